@@ -1,0 +1,93 @@
+//! What went wrong, and what the caller should do about it: the exit codes of every command.
+//!
+//! A plain `anyhow` error exits with 1; whoever knows better wraps the cause in a [`Fault`].
+
+use std::fmt;
+
+/// Why a command stopped; the discriminant is the process's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A remote or the network failed, or is not ready yet: the same command may be run again.
+    Remote = 1,
+    /// Usage, configuration, credentials, a missing tool, or no `--yes` off a terminal.
+    Usage = 2,
+    /// A guard refused, or the input is corrupt.
+    Refused = 3,
+    /// Somebody else changed the remote in between.
+    Race = 4,
+}
+
+/// One line that says what is wrong, and optionally one that says what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub kind: Kind,
+    message: String,
+    help: Option<String>,
+}
+
+impl Fault {
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), help: None }
+    }
+
+    /// A remote failed or is not ready: exit code 1.
+    pub fn remote(message: impl Into<String>) -> Self {
+        Self::new(Kind::Remote, message)
+    }
+
+    /// The caller must change the command, the configuration or the machine: exit code 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// A guard refused, or the input is corrupt: exit code 3.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, message)
+    }
+
+    /// Lost a race against somebody else: exit code 4.
+    pub fn race(message: impl Into<String>) -> Self {
+        Self::new(Kind::Race, message)
+    }
+
+    /// Adds the line that says what to do next.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.help.as_ref().map_or(Ok(()), |help| write!(f, "\nhelp: {help}"))
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The exit code for an error: that of the outermost [`Fault`] in its chain, else 1.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    error.chain().find_map(|cause| cause.downcast_ref::<Fault>()).map_or(1, |fault| fault.kind as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn a_fault_keeps_its_exit_code_under_context() {
+        let error = Err::<(), _>(Fault::refused("schema 1 cannot open schema 2")).context("rollback");
+        assert_eq!(exit_code(&error.unwrap_err()), 3);
+        assert_eq!(exit_code(&anyhow::anyhow!("anything else")), 1);
+    }
+
+    #[test]
+    fn help_is_a_line_of_its_own() {
+        let fault = Fault::usage("no such environment: prod").help("use staging or production");
+        assert_eq!(fault.to_string(), "no such environment: prod\nhelp: use staging or production");
+    }
+}

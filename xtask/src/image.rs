@@ -1,0 +1,189 @@
+//! What an image is to this tool: a digest, the labels that tell where it came from, and the tags that name it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::fault::Fault;
+
+/// A content digest, `sha256:` and 64 lowercase hex digits (OCI image spec, descriptors).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(String);
+
+impl Digest {
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self::from_hash(sha2::Sha256::digest(bytes).as_slice())
+    }
+
+    /// From the 32 bytes of a finished SHA-256.
+    pub fn from_hash(hash: &[u8]) -> Self {
+        use std::fmt::Write as _;
+        let mut text = String::from("sha256:");
+        for byte in hash {
+            let _ = write!(text, "{byte:02x}");
+        }
+        Self(text)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The 64 hex digits.
+    pub fn hex(&self) -> &str {
+        &self.0["sha256:".len()..]
+    }
+
+    /// The first 12 hex digits, for people.
+    pub fn short(&self) -> &str {
+        &self.hex()[..12]
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        let hex = text.strip_prefix("sha256:").unwrap_or_default();
+        if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Fault::refused(format!("not a digest: {text}"))
+            .help("a digest is sha256: and 64 lowercase hex digits"))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// What the image says of itself, in its config's labels.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Labels {
+    /// `org.opencontainers.image.revision`: the 40-hex commit that it was built from.
+    pub revision: String,
+    /// `org.opencontainers.image.version`: the workspace version at that commit, without `v`.
+    pub version: String,
+    /// `org.opencontainers.image.source`: the repository's URL.
+    pub source: String,
+    /// `org.opencontainers.image.created`: the commit's time, RFC 3339.
+    pub created: String,
+    /// `dojo.schema` and `dojo.schema.oldest-binary`.
+    pub schema: Schema,
+}
+
+/// A schema number, and the lowest schema number that a binary must know to open a file of this one
+/// (`dojo/migrations/schema.toml`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schema {
+    pub current: u32,
+    pub oldest_binary: u32,
+}
+
+impl Schema {
+    /// Whether a binary of schema `binary` may open a file of this schema.
+    pub fn admits(self, binary: u32) -> bool {
+        binary >= self.current || binary >= self.oldest_binary
+    }
+}
+
+const REVISION: &str = "org.opencontainers.image.revision";
+const VERSION: &str = "org.opencontainers.image.version";
+const SOURCE: &str = "org.opencontainers.image.source";
+const CREATED: &str = "org.opencontainers.image.created";
+const SCHEMA: &str = "dojo.schema";
+const OLDEST_BINARY: &str = "dojo.schema.oldest-binary";
+
+impl Labels {
+    /// Reads an image config's `Labels`; a missing or malformed one is refused by name.
+    pub fn from_map(map: &BTreeMap<String, String>) -> Result<Self, Fault> {
+        let text = |key: &str| {
+            map.get(key).cloned().ok_or_else(|| {
+                Fault::refused(format!("the image has no label {key}: it was not built by this tool"))
+            })
+        };
+        let number = |key: &str| {
+            let value = text(key)?;
+            value
+                .parse()
+                .map_err(|_| Fault::refused(format!("the image's label {key} is not a number: {value}")))
+        };
+        Ok(Self {
+            revision: text(REVISION)?,
+            version: text(VERSION)?,
+            source: text(SOURCE)?,
+            created: text(CREATED)?,
+            schema: Schema { current: number(SCHEMA)?, oldest_binary: number(OLDEST_BINARY)? },
+        })
+    }
+
+    /// The labels as an image config carries them.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
+        [
+            (REVISION, self.revision.clone()),
+            (VERSION, self.version.clone()),
+            (SOURCE, self.source.clone()),
+            (CREATED, self.created.clone()),
+            (SCHEMA, self.schema.current.to_string()),
+            (OLDEST_BINARY, self.schema.oldest_binary.to_string()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into()
+    }
+}
+
+/// The tag under which CI pushes a commit's image: `sha-` and the commit's first 12 hex digits (spec 5.2).
+pub fn sha_tag(commit: &str) -> String {
+    format!("sha-{}", commit.get(..12).unwrap_or(commit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_checked() {
+        let digest = Digest::of(b"");
+        assert_eq!(
+            digest.as_str(),
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+        assert_eq!(digest.short(), "e3b0c44298fc");
+        assert_eq!(digest.as_str().parse::<Digest>().unwrap(), digest);
+        for bad in ["", "sha256:", "sha256:E3B0", "sha512:e3b0", &digest.as_str()[..70]] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn labels_survive_the_round_trip_and_a_missing_one_is_named() {
+        let labels = Labels {
+            revision: "0123456789abcdef0123456789abcdef01234567".into(),
+            version: "0.1.0".into(),
+            source: "https://github.com/blogle/dojo".into(),
+            created: "2026-01-02T03:04:05Z".into(),
+            schema: Schema { current: 3, oldest_binary: 2 },
+        };
+        let mut map = labels.to_map();
+        assert_eq!(Labels::from_map(&map).unwrap(), labels);
+        map.remove("dojo.schema");
+        assert!(Labels::from_map(&map).unwrap_err().to_string().contains("dojo.schema"));
+    }
+
+    #[test]
+    fn a_file_admits_binaries_from_its_oldest_binary_on() {
+        let file = Schema { current: 5, oldest_binary: 3 };
+        assert_eq!([2, 3, 5, 6].map(|binary| file.admits(binary)), [false, true, true, true]);
+    }
+}

@@ -1,0 +1,152 @@
+//! `deploy/pipeline.yaml`: what is deployed, and where. All that this tool is told.
+
+use serde::Deserialize;
+
+use crate::fault::Fault;
+
+/// Where the file lies in the project.
+pub const PATH: &str = "deploy/pipeline.yaml";
+
+/// The whole file; unknown keys are refused, so that a misspelt gate is never silently off.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// The image's name without a tag, as manifests write it: `HOST/OWNER/NAME`.
+    pub image: String,
+    /// Where the image is kept, if not under its own name: `oci:FOLDER` (an OCI image layout) or `HOST[:PORT]/NAME`.
+    #[serde(default)]
+    registry: Option<String>,
+    /// The project's repository as kustomize's remote resources write it: `github.com/OWNER/NAME`.
+    pub repository: String,
+    /// The branch that releases are cut from.
+    pub branch: String,
+    pub infra: Infra,
+    pub environments: Vec<Environment>,
+}
+
+/// The repository whose kustomizations say what runs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Infra {
+    /// Anything that `git clone` takes.
+    pub url: String,
+    pub branch: String,
+}
+
+/// One place where the service runs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    pub name: String,
+    /// Path of the environment's kustomization in the infra repository.
+    pub kustomization: String,
+    pub accepts: Vec<Accepts>,
+    /// The environment that must run an image before this one takes it.
+    #[serde(default)]
+    pub after: Option<String>,
+    /// Base URL of the running service, to ask `/version` and `/readyz`.
+    pub url: String,
+}
+
+/// The kinds of pin that an environment takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accepts {
+    /// Whatever `edge` names now; pinned by commit and digest.
+    Edge,
+    /// A commit's image, `sha-…`.
+    Sha,
+    /// A released version.
+    Release,
+}
+
+impl Pipeline {
+    /// Reads and checks the text of `deploy/pipeline.yaml`.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        let pipeline: Self = serde_yaml::from_str(text).map_err(|error| {
+            Fault::usage(format!("{PATH}: {error}")).help("every key is documented in the file itself")
+        })?;
+        pipeline.check()?;
+        Ok(pipeline)
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        let wrong = |message: String| Err(Fault::usage(format!("{PATH}: {message}")));
+        if self.environments.is_empty() {
+            return wrong("environments is empty: name at least one".into());
+        }
+        for (index, environment) in self.environments.iter().enumerate() {
+            let name = &environment.name;
+            if self.environments[..index].iter().any(|earlier| earlier.name == *name) {
+                return wrong(format!("environment {name} stands twice"));
+            }
+            if environment.accepts.is_empty() {
+                return wrong(format!("environment {name} accepts nothing: give it edge, sha or release"));
+            }
+            let after = environment.after.as_deref();
+            if let Some(after) =
+                after.filter(|after| !self.environments[..index].iter().any(|e| e.name == **after))
+            {
+                return wrong(format!(
+                    "environment {name} comes after {after}, which is not listed before it"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The environment of this name, or a refusal that lists the names there are.
+    pub fn environment(&self, name: &str) -> Result<&Environment, Fault> {
+        self.environments.iter().find(|environment| environment.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.environments.iter().map(|e| e.name.as_str()).collect();
+            Fault::usage(format!("no environment is called {name}"))
+                .help(format!("{PATH} has {}", names.join(", ")))
+        })
+    }
+
+    /// Where the image is kept: `registry` if given, else the image's own name.
+    pub fn registry(&self) -> &str {
+        self.registry.as_deref().unwrap_or(&self.image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "
+image: ghcr.io/blogle/dojo
+repository: github.com/blogle/dojo
+branch: master
+infra: {url: 'git@github.com:blogle/infra.git', branch: main}
+environments:
+  - {name: staging, kustomization: s.yaml, accepts: [edge, sha, release], url: 'https://staging'}
+  - {name: production, kustomization: p.yaml, accepts: [release], after: staging, url: 'https://prod'}
+";
+
+    #[test]
+    fn reads_the_documented_form() {
+        let pipeline = Pipeline::parse(GOOD).unwrap();
+        assert_eq!(pipeline.environment("production").unwrap().after.as_deref(), Some("staging"));
+        assert_eq!(pipeline.registry(), "ghcr.io/blogle/dojo");
+        let moved = Pipeline::parse(&format!("{GOOD}registry: oci:registry\n")).unwrap();
+        assert_eq!(moved.registry(), "oci:registry");
+    }
+
+    #[test]
+    fn names_what_is_wrong() {
+        let refusal =
+            |from: &str, to: &str| Pipeline::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(refusal("accepts:", "acepts:").contains("acepts"));
+        assert!(refusal("[release]", "[tag]").contains("tag"));
+        assert!(refusal("name: production", "name: staging").contains("staging stands twice"));
+        assert!(refusal("after: staging", "after: qa").contains("comes after qa"));
+        assert!(refusal("[release]", "[]").contains("accepts nothing"));
+    }
+
+    #[test]
+    fn an_unknown_environment_lists_the_known_ones() {
+        let error = Pipeline::parse(GOOD).unwrap().environment("prod").unwrap_err().to_string();
+        assert!(error.contains("staging, production"), "{error}");
+    }
+}
