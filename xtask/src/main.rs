@@ -2,11 +2,42 @@
 
 #![allow(dead_code, reason = "skeleton: taken out when the commands are wired")]
 
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
 mod archive;
+mod builder;
 mod fault;
 mod image;
+mod image_cmd;
 mod pipeline;
 mod registry;
 mod version;
 
-fn main() {}
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Cli {
+    /// Build, push, load and inspect images
+    #[command(subcommand)]
+    Image(image_cmd::Command),
+}
+
+fn main() -> ExitCode {
+    let Cli::Image(command) = Cli::parse();
+    match root().and_then(|root| image_cmd::run(&command, &root)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(fault::exit_code(&error))
+        }
+    }
+}
+
+/// The project: the nearest folder upwards that has a `deploy/pipeline.yaml`.
+fn root() -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir()?;
+    let root = here.ancestors().find(|folder| folder.join(pipeline::PATH).is_file());
+    root.map(PathBuf::from).ok_or_else(|| fault::Fault::usage("no deploy/pipeline.yaml here").into())
+}

@@ -18,7 +18,7 @@ use tempfile::NamedTempFile;
 
 use crate::fault::Fault;
 use crate::image::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, Manifest};
-use crate::image::{Digest, Image, Labels};
+use crate::image::{Digest, Image, Labels, is_fixed, may_carry};
 use layout::Layout;
 pub use push::{Progress, Pushed};
 use remote::Remote;
@@ -105,6 +105,9 @@ impl Registry {
 
     /// Lets `tag` name an image that is there already. A version or `sha-…` tag that names another is refused.
     pub fn tag(&self, digest: &Digest, tag: &str) -> anyhow::Result<()> {
+        if is_fixed(tag) {
+            may_carry(&self.labels(digest)?.revision, tag)?;
+        }
         let stored = self.by_digest(digest)?.ok_or_else(|| self.absent(digest))?;
         self.put(tag, &stored)
     }

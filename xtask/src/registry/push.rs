@@ -14,7 +14,7 @@ use super::{Registry, Stored, check_tag};
 use crate::fault::Fault;
 use crate::image::hashing::Hashing;
 use crate::image::oci::{CONFIG, Descriptor, LAYER_GZIP, MANIFEST, Manifest};
-use crate::image::{Digest, Image, Layer};
+use crate::image::{Digest, Image, Layer, is_fixed, may_carry};
 
 /// The most layers that are under way at once.
 const WORKERS: usize = 4;
@@ -49,6 +49,9 @@ pub fn push(
     progress: &dyn Fn(Progress),
 ) -> anyhow::Result<Pushed> {
     check_tag(tag)?;
+    if is_fixed(tag) {
+        may_carry(&image.labels()?.revision, tag)?;
+    }
     let mut blobs = layers(registry, &image.layers, progress)?;
     let layers = blobs.iter().map(|(descriptor, _)| descriptor.clone()).collect();
 

@@ -23,7 +23,8 @@ use crate::image::hashing::Hashing;
 pub struct Runtime {
     pub entrypoint: Vec<String>,
     pub cmd: Vec<String>,
-    pub env: Vec<(String, String)>,
+    /// `NAME=VALUE` each.
+    pub env: Vec<String>,
     pub workdir: PathBuf,
     pub user: String,
 }
@@ -63,12 +64,10 @@ pub fn unpack(registry: &Registry, digest: &Digest, into: &Path) -> anyhow::Resu
     let _ = folder.keep();
 
     let run = config.config;
-    let env = run.env.unwrap_or_default();
-    let env = env.iter().filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
     Ok(Runtime {
         entrypoint: run.entrypoint.unwrap_or_default(),
         cmd: run.cmd.unwrap_or_default(),
-        env: env.collect(),
+        env: run.env.unwrap_or_default(),
         workdir: run
             .working_dir
             .filter(|folder| !folder.is_empty())
