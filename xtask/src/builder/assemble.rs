@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn the_layers_hold_what_the_service_needs() {
         let names = |tree: &Tree| {
-            let mut tar = tar::Archive::new(std::io::Cursor::new(tree.write(Vec::new()).unwrap()));
+            let mut tar = tar::Archive::new(io::Cursor::new(tree.write(Vec::new()).unwrap()));
             let entries = tar.entries().unwrap().map(|entry| {
                 let entry = entry.unwrap();
                 let header = entry.header();

@@ -183,6 +183,31 @@ fn the_same_layers_have_the_same_digest_and_are_sent_once() {
     assert_eq!(one.registry.tags().unwrap(), ["edge", "latest"]);
 }
 
+/// Gives one, two, three … bytes at a time, as a decompressor might.
+struct Crumbs(std::io::Cursor<Vec<u8>>, usize);
+
+impl std::io::Read for Crumbs {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.1 = self.1 % 5000 + 1;
+        let length = buffer.len().min(self.1);
+        std::io::Read::read(&mut self.0, &mut buffer[..length])
+    }
+}
+
+#[test]
+fn the_digest_does_not_depend_on_how_a_layer_is_read() {
+    let text: String = (0..60_000_u64).map(|n| (n * n * 2_654_435_761 % 9973).to_string()).collect();
+    let whole = image(&[&[(FILE, "a", &text)]]);
+    let mut crumbs = image(&[&[(FILE, "a", &text)]]);
+    let bytes = tar(&[(FILE, "a", &text)]);
+    let open = move || -> anyhow::Result<Box<dyn std::io::Read + Send>> {
+        Ok(Box::new(Crumbs(std::io::Cursor::new(bytes.clone()), 0)))
+    };
+    crumbs.layers = vec![Layer::new(whole.layers[0].diff_id.clone(), 0, Box::new(open))];
+    let store = Store::new();
+    assert_eq!(store.push(&whole, "whole").unwrap(), store.push(&crumbs, "crumbs").unwrap());
+}
+
 #[test]
 fn what_is_damaged_is_refused_by_name() {
     let store = Store::new();
