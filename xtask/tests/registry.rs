@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy knows only functions with #[test] as tests")]
 
-#[path = "registry/docker_registry.rs"]
+#[path = "tools/docker_registry.rs"]
 mod docker_registry;
 #[path = "tools/project.rs"]
 mod project;
-#[path = "registry/server.rs"]
+#[path = "tools/server.rs"]
 mod server;
 mod tools;
 
