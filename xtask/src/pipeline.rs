@@ -1,5 +1,7 @@
 //! `deploy/pipeline.yaml`: what is deployed, and where. All that this tool is told.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use crate::fault::Fault;
@@ -61,6 +63,14 @@ pub enum Accepts {
 }
 
 impl Pipeline {
+    /// Reads the file of the project at `root`.
+    pub fn load(root: &Path) -> Result<Self, Fault> {
+        let path = root.join(PATH);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| Fault::usage(format!("{}: {error}", path.display())))?;
+        Self::parse(&text)
+    }
+
     /// Reads and checks the text of `deploy/pipeline.yaml`.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let pipeline: Self = serde_yaml::from_str(text).map_err(|error| {
@@ -102,6 +112,11 @@ impl Pipeline {
             Fault::usage(format!("no environment is called {name}"))
                 .help(format!("{PATH} has {}", names.join(", ")))
         })
+    }
+
+    /// The service's short name, for commit subjects: the last part of the image's name.
+    pub fn service(&self) -> &str {
+        self.image.rsplit('/').next().unwrap_or(&self.image)
     }
 
     /// Where the image is kept: `registry` if given, else the image's own name.
