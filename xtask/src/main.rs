@@ -4,6 +4,7 @@
 
 mod fault;
 mod image;
+mod kustomization;
 mod pipeline;
 mod version;
 
