@@ -8,6 +8,8 @@ mod remote;
 mod scalar;
 mod site;
 mod splice;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::ops::Range;
@@ -214,7 +216,8 @@ fn allowed(text: &str, site: &Site<'_>) -> Vec<Range<usize>> {
 /// Reads the result with another parser, and compares it with the original in which the values were replaced.
 fn verify(before: &str, after: &str, target: &Target<'_>, pin: &Pin) -> Result<(), Fault> {
     let load = |text: &str| {
-        serde_yaml::from_str::<Value>(text).map_err(|error| {
+        // A byte order mark is a document of its own to this parser.
+        serde_yaml::from_str::<Value>(text.trim_start_matches('\u{feff}')).map_err(|error| {
             let line = error.location().map_or(1, |location| location.line());
             refused(target.path, line, error)
         })

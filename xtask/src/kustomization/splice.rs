@@ -123,11 +123,13 @@ fn flow_cut(text: &str, site: &Site<'_>, index: usize, start: usize, end: usize)
             return before..end;
         }
     }
-    if text[end + space..].starts_with(',') {
-        let after = end + space + 1;
-        return start..after + blanks(&text[after..]);
+    let comma = text[end + space..].starts_with(',');
+    let after = if comma { end + space + 1 } else { end };
+    let (line_start, (break_at, next)) = (line_start(text, start), line_end(text, after));
+    if text[line_start..start].trim().is_empty() && text[after..break_at].trim().is_empty() {
+        return line_start..next;
     }
-    start..end
+    start..after + blanks(&text[after..])
 }
 
 /// Where a field ends: behind its value, or behind the colon if it has none.
