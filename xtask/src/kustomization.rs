@@ -4,6 +4,8 @@
 //! spacing included; it is then read again by another parser and compared with what was meant. Where the file
 //! could mean something else than it seems to, the change is refused and says why. Rendering is the caller's.
 
+#[cfg(test)]
+mod generated;
 mod remote;
 mod scalar;
 mod site;
