@@ -239,7 +239,7 @@ impl Maker {
         self.texts.keep(&format!("images: [{{{pad}name: {IMAGE}{comma}newTag: "));
         self.texts.change(&old_tag, &new_tag);
         let old_digest =
-            self.rng.bool().then(|| format!("{comma}digest: {}", digest('a'))).unwrap_or_default();
+            if self.rng.bool() { format!("{comma}digest: {}", digest('a')) } else { String::new() };
         let new_digest =
             self.pin.digest.as_ref().map(|digest| format!("{comma}digest: {digest}")).unwrap_or_default();
         self.texts.change(&old_digest, &new_digest);
