@@ -1,5 +1,7 @@
 //! `cargo xtask pin` as its user sees it: the file, the words, the exit code, and what kustomize makes of the result.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

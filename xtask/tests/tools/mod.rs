@@ -1,9 +1,10 @@
-//! Programs that a test needs and a machine may lack: such a test is skipped, but never silently.
+//! Programs that a test needs and a machine may lack: such a test skips, and says so.
 
 use std::io::Write as _;
+use std::path::Path;
 
-/// Whether `program` is on the PATH. If not, the test is to return: the skip is said on stderr and in the file that
-/// `DOJO_SKIPS` names; with `DOJO_REQUIRE_TOOLS` it is a failure that names the `package` to install.
+/// Whether `program` is on PATH; `package` is what brings it. An absent one is a failure under DOJO_REQUIRE_TOOLS, else
+/// a skip that is said on stderr and noted in the file that DOJO_SKIPS names.
 pub fn need(program: &str, package: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
@@ -11,13 +12,18 @@ pub fn need(program: &str, package: &str) -> bool {
     }
     assert!(
         std::env::var_os("DOJO_REQUIRE_TOOLS").is_none(),
-        "this test needs {program}: install {package}, or unset DOJO_REQUIRE_TOOLS"
+        "this test needs {program}: install the package {package}"
     );
     eprintln!("skipped: needs {program} (package {package})");
-    if let Some(skips) = std::env::var_os("DOJO_SKIPS") {
-        let test = std::thread::current().name().unwrap_or("unnamed").to_owned();
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(skips).unwrap();
-        file.write_all(format!("{test}\t{program}\t{package}\n").as_bytes()).unwrap();
+    if let Some(file) = std::env::var_os("DOJO_SKIPS") {
+        note(Path::new(&file), program, package);
     }
     false
+}
+
+fn note(file: &Path, program: &str, package: &str) {
+    let thread = std::thread::current();
+    let line = format!("{}\t{program}\t{package}\n", thread.name().unwrap_or("?"));
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
+    opened.and_then(|mut file| file.write_all(line.as_bytes())).expect("DOJO_SKIPS can be written");
 }
