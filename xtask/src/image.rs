@@ -1,13 +1,19 @@
 //! What an image is to this tool: a digest, the labels that tell where it came from, and the tags that name it.
 
+pub mod hashing;
+pub mod oci;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
 use std::str::FromStr;
 
 use crate::fault::Fault;
+use crate::version::Version;
 
 /// A content digest, `sha256:` and 64 lowercase hex digits (OCI image spec, descriptors).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct Digest(String);
 
 impl Digest {
@@ -64,6 +70,62 @@ impl fmt::Display for Digest {
 impl serde::Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = Fault;
+
+    fn try_from(text: String) -> Result<Self, Fault> {
+        text.parse()
+    }
+}
+
+/// A built image, wherever it lies: its config's bytes, and its layers from the bottom up.
+#[derive(Debug)]
+pub struct Image {
+    pub config: Vec<u8>,
+    pub layers: Vec<Layer>,
+}
+
+impl Image {
+    /// The config's digest: the same on every machine and in every registry, and what `docker images` shows.
+    pub fn id(&self) -> Digest {
+        Digest::of(&self.config)
+    }
+
+    pub fn labels(&self) -> Result<Labels, Fault> {
+        let config: oci::Config = serde_json::from_slice(&self.config)
+            .map_err(|error| Fault::refused(format!("the image's config is malformed: {error}")))?;
+        config.labels()
+    }
+}
+
+type Opener = Box<dyn Fn() -> anyhow::Result<Box<dyn Read + Send>> + Send + Sync>;
+
+/// One layer of an [`Image`]; its bytes are read only when asked for.
+pub struct Layer {
+    /// The digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// The bytes that it takes where it lies, compressed or not.
+    pub size: u64,
+    open: Opener,
+}
+
+impl Layer {
+    pub fn new(diff_id: Digest, size: u64, open: Opener) -> Self {
+        Self { diff_id, size, open }
+    }
+
+    /// The uncompressed tar. Reading to its end fails if the bytes are not those of `diff_id`.
+    pub fn open(&self) -> anyhow::Result<Box<dyn Read + Send>> {
+        (self.open)()
+    }
+}
+
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layer").field("diff_id", &self.diff_id).field("size", &self.size).finish()
     }
 }
 
@@ -148,9 +210,69 @@ pub fn sha_tag(commit: &str) -> String {
     format!("sha-{}", commit.get(..12).unwrap_or(commit))
 }
 
+/// The mark of an image that was built from a work tree with uncommitted changes.
+pub const DIRTY: &str = "-dirty";
+
+/// Whether a tag names one digest for ever: versions and `sha-…`. `edge`, `latest` and all others move.
+pub fn is_fixed(tag: &str) -> bool {
+    tag.starts_with("sha-") || Version::from_tag(tag).is_some()
+}
+
+/// Whether `tag` may come to name `digest` while it names `held`: a fixed tag never moves.
+pub fn may_name(tag: &str, held: Option<&Digest>, digest: &Digest) -> Result<(), Fault> {
+    match held {
+        Some(held) if held != digest && is_fixed(tag) => {
+            Err(Fault::refused(format!("{tag} names {held} already, and never moves: not to {digest}"))
+                .help(format!("use the image that {tag} names, or build a new commit")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether an image of this revision may be called `tag`: a `sha-…` tag tells the truth about the commit, and what was
+/// built from uncommitted changes gets no fixed tag at all.
+pub fn may_carry(revision: &str, tag: &str) -> Result<(), Fault> {
+    if revision.ends_with(DIRTY) && is_fixed(tag) {
+        return Err(Fault::refused(format!("{tag}: the image was built from uncommitted changes"))
+            .help("commit them and build again, or push it under a tag that may move"));
+    }
+    if tag.starts_with("sha-") && tag != sha_tag(revision) {
+        return Err(Fault::refused(format!("{tag}: the image was built from commit {revision}"))
+            .help(format!("its tag is {}", sha_tag(revision))));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_and_commits_never_move_and_edge_does() {
+        let [old, new] = [b"old", b"new"].map(|bytes| Digest::of(bytes));
+        for fixed in ["v0.1.0", "v0.1.0-rc.1", "sha-0123456789ab"] {
+            let refusal = may_name(fixed, Some(&old), &new).unwrap_err().to_string();
+            assert!(refusal.contains(old.as_str()) && refusal.contains(new.as_str()), "{refusal}");
+            may_name(fixed, Some(&old), &old).unwrap();
+            may_name(fixed, None, &new).unwrap();
+        }
+        for moves in ["edge", "latest", "vnext"] {
+            may_name(moves, Some(&old), &new).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_sha_tag_tells_the_commit_and_a_dirty_build_gets_no_fixed_tag() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        may_carry(commit, "sha-0123456789ab").unwrap();
+        may_carry(commit, "v0.1.0").unwrap();
+        assert!(may_carry(commit, "sha-ffffffffffff").unwrap_err().to_string().contains(commit));
+        let dirty = format!("{commit}{DIRTY}");
+        may_carry(&dirty, "edge").unwrap();
+        for fixed in ["sha-0123456789ab", "v0.1.0"] {
+            assert!(may_carry(&dirty, fixed).unwrap_err().to_string().contains("uncommitted"));
+        }
+    }
 
     #[test]
     fn a_digest_is_checked() {

@@ -1,0 +1,276 @@
+//! A registry that speaks the OCI distribution protocol, as far as one repository needs it.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
+use std::net::IpAddr;
+
+use anyhow::Context as _;
+use ureq::http::{Method, Response, Uri, header};
+use ureq::{Body, http::HeaderName};
+
+use super::Stored;
+use super::auth::Access;
+use super::http::{Content, Http, Request, retry};
+use crate::fault::Fault;
+use crate::image::hashing::Hashing;
+use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, MANIFEST, MANIFESTS};
+use crate::image::{Digest, is_fixed, may_name};
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// Far more tags than a page each can hold: whoever sends more pages than this goes in circles.
+const PAGES: usize = 1000;
+
+#[derive(Debug)]
+pub struct Remote {
+    http: Http,
+    location: String,
+    name: String,
+}
+
+impl Remote {
+    pub fn open(location: &str) -> anyhow::Result<Self> {
+        let (scheme, bare) = match location.split_once("://") {
+            None => (None, location),
+            Some((scheme @ ("http" | "https"), rest)) => (Some(scheme), rest),
+            Some(_) => return Err(malformed(location).into()),
+        };
+        let (host, name) = bare.split_once('/').ok_or_else(|| malformed(location))?;
+        let authority: Uri = host.parse().map_err(|_| malformed(location))?;
+        let bare_host =
+            authority.host().filter(|_| !host.contains('@')).ok_or_else(|| malformed(location))?;
+        let address = bare_host.trim_matches(['[', ']']).parse::<IpAddr>();
+        let loopback = bare_host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+        let is_host = bare_host == "localhost" || host.contains(['.', ':']);
+        if !is_host || !is_name(name) {
+            return Err(malformed(location).into());
+        }
+        let scheme = scheme.unwrap_or(if loopback { "http" } else { "https" });
+        let http = Http::new(scheme, host, name, loopback);
+        Ok(Self { http, location: bare.to_owned(), name: name.to_owned() })
+    }
+
+    pub fn tags(&self) -> anyhow::Result<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        let (mut tags, mut url) = (Vec::new(), self.url("tags/list?n=1000"));
+        for _ in 0..PAGES {
+            let (page, next) = retry(|| {
+                let mut response = self.get(&url, &[200, 404])?;
+                if response.status() == 404 {
+                    self.plainly_absent(&response)?;
+                    return Ok((Page { tags: None }, None));
+                }
+                let next = response.headers().get(header::LINK).and_then(|link| link.to_str().ok());
+                let next = next.and_then(next_page).map(|next| self.resolve_url(next)).transpose()?;
+                Ok((self.json(response.body_mut())?, next))
+            })?;
+            tags.extend(page.tags.unwrap_or_default());
+            match next {
+                Some(next) => url = next,
+                None => return Ok(tags),
+            }
+        }
+        Err(Fault::refused(format!("{}: the list of tags has no end", self.location)).into())
+    }
+
+    /// The manifest under a tag or a digest. Always a GET: its bytes prove the digest, and some registries refuse HEAD.
+    pub(super) fn manifest(&self, reference: &str) -> anyhow::Result<Option<Stored>> {
+        let url = self.url(&format!("manifests/{reference}"));
+        retry(|| {
+            let mut response = self.get(&url, &[200, 404])?;
+            if response.status() == 404 {
+                self.plainly_absent(&response)?;
+                return Ok(None);
+            }
+            let media_type = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            let media_type = media_type.unwrap_or(MANIFEST).to_owned();
+            let bytes = response.body_mut().with_config().limit(DOCUMENT_LIMIT).read_to_vec();
+            let bytes = bytes.map_err(|error| self.broken_off(&error))?;
+            Ok(Some(Stored { digest: Digest::of(&bytes), media_type, bytes }))
+        })
+    }
+
+    pub fn has_blob(&self, descriptor: &Descriptor) -> anyhow::Result<bool> {
+        let url = self.url(&format!("blobs/{}", descriptor.digest));
+        let request = self.request(Method::HEAD, url, Access::Push, Content::None);
+        Ok(retry(|| self.http.send(&request, &[200, 404]))?.status() == 200)
+    }
+
+    /// A blob, verified, in a temporary file.
+    pub fn blob(&self, descriptor: &Descriptor) -> anyhow::Result<File> {
+        let url = self.url(&format!("blobs/{}", descriptor.digest));
+        retry(|| {
+            let body = self.get(&url, &[200])?.into_body().into_reader().take(descriptor.size + 1);
+            let mut file = tempfile::tempfile().context("a temporary file for a blob")?;
+            let mut hashing = Hashing::new(body);
+            io::copy(&mut hashing, &mut file).map_err(|error| self.broken_off(&error))?;
+            let found = hashing.digest();
+            if found != descriptor.digest {
+                let message = format!("{}: blob {} arrived as {found}", self.location, descriptor.digest);
+                return Err(Fault::refused(message).help("the registry's content is damaged").into());
+            }
+            file.rewind()?;
+            Ok(file)
+        })
+    }
+
+    /// Starts an upload and sends the whole blob in one request; after a failure, from the start.
+    pub fn put_blob(&self, descriptor: &Descriptor, file: &File, sent: &dyn Fn(u64)) -> anyhow::Result<()> {
+        let content = Content::File(file, descriptor.size, sent);
+        retry(|| {
+            let start =
+                self.request(Method::POST, self.url("blobs/uploads/"), Access::Push, Content::Bytes(b""));
+            let response = self.http.send(&start, &[202])?;
+            let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            let location = location.ok_or_else(|| self.odd("an upload without a Location"))?;
+            let url = self.resolve_url(location)?;
+            let separator = if url.contains('?') { '&' } else { '?' };
+            let url = format!("{url}{separator}digest={}", descriptor.digest);
+            let mut put = self.request(Method::PUT, url, Access::Push, content);
+            put.headers.push((header::CONTENT_TYPE, "application/octet-stream".to_owned()));
+            self.same_digest(&self.http.send(&put, &[201])?, &descriptor.digest)
+        })
+    }
+
+    pub(super) fn put(&self, tag: &str, stored: &Stored) -> anyhow::Result<()> {
+        if is_fixed(tag) {
+            let held = self.manifest(tag)?.map(|held| held.digest);
+            may_name(tag, held.as_ref(), &stored.digest)?;
+            if held.is_some() {
+                return Ok(());
+            }
+        }
+        let url = self.url(&format!("manifests/{tag}"));
+        let mut request = self.request(Method::PUT, url, Access::Push, Content::Bytes(&stored.bytes));
+        request.headers.push((header::CONTENT_TYPE, stored.media_type.clone()));
+        let response = retry(|| self.http.send(&request, &[201]))?;
+        self.same_digest(&response, &stored.digest)
+    }
+
+    /// The registry must have understood the same bytes.
+    fn same_digest(&self, response: &Response<Body>, digest: &Digest) -> anyhow::Result<()> {
+        match response.headers().get(CONTENT_DIGEST).map(|value| value.to_str().unwrap_or_default()) {
+            Some(other) if other != digest.as_str() => {
+                let message = format!("{}: sent {digest}, and the registry has {other}", self.location);
+                Err(Fault::refused(message).help("push it again").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A 404 counts as "there is none" only from a registry: a proxy's page or a wrong host is an error.
+    fn plainly_absent(&self, response: &Response<Body>) -> anyhow::Result<()> {
+        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_some_and(|kind| kind.starts_with("text/html")) {
+            return Err(self.odd("a web page").into());
+        }
+        Ok(())
+    }
+
+    fn get(&self, url: &str, accepted: &[u16]) -> anyhow::Result<Response<Body>> {
+        let mut request = self.request(Method::GET, url.to_owned(), Access::Pull, Content::None);
+        request.headers.push((header::ACCEPT, format!("{}, application/json, */*", MANIFESTS.join(", "))));
+        self.http.send(&request, accepted)
+    }
+
+    fn request<'a>(&self, method: Method, url: String, access: Access, content: Content<'a>) -> Request<'a> {
+        Request { method, url, access, headers: Vec::new(), content }
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, body: &mut Body) -> anyhow::Result<T> {
+        let bytes = body.with_config().limit(DOCUMENT_LIMIT).read_to_vec();
+        let bytes = bytes.map_err(|error| self.broken_off(&error))?;
+        serde_json::from_slice(&bytes).map_err(|_| self.odd("something that is not JSON").into())
+    }
+
+    fn broken_off(&self, error: &dyn std::fmt::Display) -> Fault {
+        Fault::remote(format!("{}: the answer broke off: {error}", self.location))
+    }
+
+    fn odd(&self, what: &str) -> Fault {
+        Fault::refused(format!("{} answered with {what}", self.location))
+            .help("is this a container registry?")
+    }
+
+    fn url(&self, rest: &str) -> String {
+        format!("{}/v2/{}/{rest}", self.http.origin, self.name)
+    }
+
+    /// A `Location` or `Link`, which may be relative to the host.
+    fn resolve_url(&self, target: &str) -> Result<String, Fault> {
+        if target.starts_with('/') {
+            return Ok(format!("{}{target}", self.http.origin));
+        }
+        let absolute = target.starts_with("https://")
+            || (target.starts_with("http://") && self.http.origin.starts_with("http://"));
+        if absolute { Ok(target.to_owned()) } else { Err(self.odd("a Location that cannot be followed")) }
+    }
+}
+
+impl std::fmt::Display for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.location)
+    }
+}
+
+fn malformed(location: &str) -> Fault {
+    // Somebody may have put a password before the host.
+    let shown = location.rsplit('@').next().unwrap_or(location);
+    Fault::usage(format!("not a registry: {shown}"))
+        .help("write oci:FOLDER or HOST[:PORT]/NAME, for example ghcr.io/blogle/dojo, without a tag")
+}
+
+/// The form that the distribution spec gives a repository's name.
+fn is_name(name: &str) -> bool {
+    name.split('/').all(|part| {
+        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+        edge(part.chars().next()) && edge(part.chars().last()) && part.bytes().all(inside)
+    })
+}
+
+fn next_page(link: &str) -> Option<&str> {
+    let (url, parameters) = link.strip_prefix('<')?.split_once('>')?;
+    parameters.contains("next").then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_a_host_and_a_name() {
+        let origin = |location: &str| Remote::open(location).unwrap().http.origin;
+        assert_eq!(origin("ghcr.io/blogle/dojo"), "https://ghcr.io");
+        assert_eq!(origin("127.0.0.1:5000/dojo"), "http://127.0.0.1:5000");
+        assert_eq!(origin("[::1]:5000/dojo"), "http://[::1]:5000");
+        assert_eq!(origin("localhost:5000/dojo"), "http://localhost:5000");
+        assert_eq!(origin("http://registry.lan:5000/dojo"), "http://registry.lan:5000");
+        assert_eq!(origin("registry.lan:5000/dojo"), "https://registry.lan:5000");
+        for bad in [
+            "dojo",
+            "blogle/dojo",
+            "ghcr.io/",
+            "ghcr.io/Dojo",
+            "ghcr.io/dojo:v1",
+            "ghcr.io/a//b",
+            "ftp://a.b/c",
+            "127.0.0.1.evil/../x",
+        ] {
+            assert!(Remote::open(bad).is_err(), "{bad}");
+        }
+        let refusal = Remote::open("user:s3cret@ghcr.io/dojo").unwrap_err().to_string();
+        assert!(!refusal.contains("s3cret"), "{refusal}");
+    }
+
+    #[test]
+    fn the_next_page_is_a_link() {
+        assert_eq!(
+            next_page(r#"</v2/a/tags/list?last=b&n=1>; rel="next""#),
+            Some("/v2/a/tags/list?last=b&n=1")
+        );
+        assert_eq!(next_page(r#"</v2/a>; rel="prev""#), None);
+    }
+}
