@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "skeleton: taken out when the commands are wired")]
 
+mod check;
 mod fault;
 mod image;
+mod kustomize;
 mod pipeline;
 mod version;
 
