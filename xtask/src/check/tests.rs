@@ -112,7 +112,7 @@ fn each_rule_fires_alone_on_production() {
         Break("container-security", DEPLOYMENT, main("securityContext/privileged"), Some(json!(true))),
         Break("container-security", DEPLOYMENT, main("securityContext/runAsUser"), Some(json!(0))),
         Break("migrate-first", DEPLOYMENT, init("args"), Some(json!(["migrate"]))),
-        Break("migrate-first", DEPLOYMENT, init("image"), Some(json!("ghcr.io/blogle/dojo:v0.0.1"))),
+        Break("migrate-first", DEPLOYMENT, init("image"), Some(json!("ghcr.io/blogle/dojo:v9.9.9"))),
         Break("migrate-first", DEPLOYMENT, init("volumeMounts/2"), None),
         Break("service", DEPLOYMENT, "/spec/template/metadata/labels/app", Some(json!("ledger"))),
         Break("service", "Service", "/spec/selector/app", Some(json!("ledger"))),
