@@ -1,4 +1,4 @@
-//! What `deploy/` says, seen by the programs that read it: kubectl, git, and Kubernetes' own schemas.
+//! What `deploy/` and the flake say, seen by the programs that read them: kubectl, git, Kubernetes' schemas, nix.
 
 mod tools;
 
@@ -113,5 +113,18 @@ fn kubernetes_takes_every_object() {
             output(Command::new("kubectl").arg("kustomize").arg(root().join("deploy/k8s").join(manifests)));
         std::fs::write(&file, &rendered).unwrap();
         output(Command::new("kubernetes-validate").arg("--strict").arg(&file));
+    }
+}
+
+/// The lock is for the branch that the flake names; nix would else replace it silently, and CI's cache with it.
+#[test]
+fn the_flake_parses_and_its_lock_is_for_its_own_input() {
+    let locked: Value = serde_json::from_str(&read("flake.lock")).unwrap();
+    let original = &locked["nodes"]["nixpkgs"]["original"];
+    let text = |key: &str| original[key].as_str().unwrap();
+    let url = format!("github:{}/{}/{}", text("owner"), text("repo"), text("ref"));
+    assert!(read("flake.nix").contains(&format!("inputs.nixpkgs.url = \"{url}\";")), "{url}");
+    if tools::need("nix-instantiate", "nix-bin (Debian)") {
+        output(Command::new("nix-instantiate").arg("--parse").arg(root().join("flake.nix")));
     }
 }
