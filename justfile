@@ -6,11 +6,11 @@ default:
 
 # A release, its promotions and a rollback, all real, in one folder
 rehearse *args:
-    cargo xtask rehearse {{args}}
+    cargo xtask rehearse {{ args }}
 
 # Everything that must pass before a push
 ci *args:
-    cargo xtask ci {{args}}
+    cargo xtask ci {{ args }}
 
 # The tests alone
 test:
@@ -18,7 +18,7 @@ test:
 
 # The tests with many more `kill -9` of the service under writes
 soak kills="200":
-    DOJO_KILLS={{kills}} cargo xtask ci test
+    DOJO_KILLS={{ kills }} cargo xtask ci test
 
 # The rendered manifests of every environment against the rules
 check:

@@ -1,5 +1,7 @@
 //! What `deploy/` and the flake say, seen by the programs that read them: kubectl, git, Kubernetes' schemas, nix.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper may stop its test as the test may")]
+
 mod tools;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! `.github/workflows/ci.yml`: triggers, jobs and permissions as the architecture says, and nothing that a token or a
 //! cache could be stolen through.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper may stop its test as the test may")]
+
 mod tools;
 
 use std::path::{Path, PathBuf};
