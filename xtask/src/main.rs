@@ -10,10 +10,12 @@ use clap::Parser;
 mod archive;
 mod builder;
 mod changelog;
+mod check;
 mod fault;
 mod image;
 mod image_cmd;
 mod kustomization;
+mod kustomize;
 mod manifest;
 mod pin;
 mod pipeline;
@@ -23,6 +25,8 @@ mod version;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about)]
 enum Cli {
+    /// Check the rendered manifests of every environment
+    Check(check::Args),
     /// Build, push, load and inspect images
     #[command(subcommand)]
     Image(image_cmd::Command),
@@ -34,6 +38,7 @@ enum Cli {
 fn main() -> ExitCode {
     let result = match Cli::parse() {
         Cli::Image(command) => root().and_then(|root| image_cmd::run(&command, &root)),
+        Cli::Check(args) => root().and_then(|root| check::run(&args, &root)),
         Cli::Pin(command) => pin::run(&command),
     };
     match result {
