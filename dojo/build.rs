@@ -1,0 +1,52 @@
+//! Embeds the migrations folder, and links the DuckDB archives that DUCKDB_LIB_DIR names.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+fn main() -> io::Result<()> {
+    embed_migrations()?;
+    link_duckdb();
+    Ok(())
+}
+
+/// Writes `migrations.rs`, a slice of (file name, text), so that adding a file is all an author does.
+fn embed_migrations() -> io::Result<()> {
+    let folder = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("migrations");
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "sql"));
+    files.sort();
+    let mut list = String::from("&[\n");
+    for file in &files {
+        let name = file.file_name().unwrap_or_default();
+        list += &format!("    ({name:?}, include_str!({file:?})),\n");
+    }
+    list += "]\n";
+    fs::write(Path::new(&variable("OUT_DIR")?).join("migrations.rs"), list)
+}
+
+/// What the engine's crate leaves out when it links an archive: the whole of the autoregister archive, without
+/// which the core functions are missing, and the C++ library after everything that needs it.
+fn link_duckdb() {
+    println!("cargo::rerun-if-env-changed=DUCKDB_LIB_DIR");
+    if env::var_os("CARGO_FEATURE_BUNDLED").is_some() {
+        return;
+    }
+    let Ok(folder) = env::var("DUCKDB_LIB_DIR") else {
+        println!(
+            "cargo::error=without the feature `bundled`, DUCKDB_LIB_DIR must name the folder of libduckdb_static.a \
+             and libduckdb_static_extension_autoregister.a (and DUCKDB_STATIC=1 be set)"
+        );
+        return;
+    };
+    println!("cargo::rustc-link-search=native={folder}");
+    println!("cargo::rustc-link-arg-bins=-Wl,--whole-archive");
+    println!("cargo::rustc-link-arg-bins={folder}/libduckdb_static_extension_autoregister.a");
+    println!("cargo::rustc-link-arg-bins=-Wl,--no-whole-archive");
+    println!("cargo::rustc-link-arg-bins=-lstdc++");
+}
+
+fn variable(name: &str) -> io::Result<String> {
+    env::var(name).map_err(|error| io::Error::other(format!("{name}: {error}")))
+}
