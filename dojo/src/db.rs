@@ -4,6 +4,7 @@
 //! A write is answered after COMMIT, or not at all. No table is known here: jobs bring their SQL from `ledger::store`.
 
 pub mod backup;
+pub mod engine;
 pub mod lock;
 pub mod migrate;
 pub mod open;

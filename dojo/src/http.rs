@@ -88,10 +88,12 @@ fn router(app: Arc<App>, guard: auth::Guard) -> Router {
 /// Lets a request in while there is room and the service is not stopping.
 async fn slot(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Problem> {
     let refuse = |detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
-    let _slot = app.slots.try_acquire().map_err(|_| refuse("too many requests at once: try again"))?;
+    // The drain takes every slot, so a request that found none may have met a stop.
+    let slot = app.slots.try_acquire();
     if app.draining() {
         return Err(refuse("the service is stopping"));
     }
+    let _slot = slot.map_err(|_| refuse("too many requests at once: try again"))?;
     Ok(next.run(request).await)
 }
 

@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 use config::{Auth, Config, Environment};
 use db::lock::Lock;
 use db::migrate::Migrations;
-use db::{Db, backup, open};
+use db::{Db, backup, engine, open};
 use http::auth::Guard;
 use http::{About, App};
 use ledger::verify;
@@ -136,8 +136,8 @@ fn plan(db: &Path, known: &Migrations) -> anyhow::Result<()> {
 
 fn check(db: &Path, known: &Migrations) -> anyhow::Result<()> {
     let (identity, pending) = open::plan(db, known)?;
-    let conn = open::connect(db, AccessMode::ReadOnly)?;
-    let counts = verify::ledger(&conn).with_context(|| format!("refused {}", db.display()))?;
+    let conn = engine::connect(db, AccessMode::ReadOnly)?;
+    let counts = engine::readable(db, verify::ledger(&conn))?;
     say(&format!(
         "{} is sound: ledger {}, schema {} ({} to run), sequence {}, {} accounts, {} transactions",
         db.display(),
@@ -163,7 +163,7 @@ fn serve(config: &Config, known: &Migrations, stop: &Stop, runtime: &Runtime) ->
     let options = open::Options { environment: config.environment, backup: false };
     let db = config.db_path.as_path();
     let open::Opened { conn, identity, lock } = open::current(db, options, known, stop)?;
-    verify::ledger(&conn).with_context(|| format!("refused {}", db.display()))?;
+    engine::readable(db, verify::ledger(&conn))?;
     runtime.block_on(async {
         let listener = TcpListener::bind(config.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use duckdb::{AccessMode, Config, Connection};
 
-use super::open::{self, Identity, confine, folder_of, quote};
+use super::engine::{confine, connect, folder_of, quote};
+use super::open::{self, Identity};
 use crate::fault::Fault;
 use crate::ledger::verify;
 
@@ -59,8 +60,8 @@ pub fn newest(db: &Path) -> Option<PathBuf> {
 fn write(db: &Path, target: &Path, identity: &Identity) -> anyhow::Result<()> {
     let unfinished = open::scratch(target)?;
     copy(db, &unfinished).with_context(|| format!("cannot copy {} to {}", db.display(), target.display()))?;
-    let copy = open::connect(&unfinished, AccessMode::ReadOnly)?;
-    verify::ledger(&copy).context("the copy is not sound")?;
+    let copy = connect(&unfinished, AccessMode::ReadOnly)?;
+    verify::ledger(&copy).context("the copy was read back")?;
     drop(copy);
     let (copied, _) = open::inspect(&unfinished)?;
     anyhow::ensure!(copied == *identity, "the copy differs: {copied:?}, expected {identity:?}");

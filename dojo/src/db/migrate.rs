@@ -82,6 +82,15 @@ impl Migrations {
         Ok(known)
     }
 
+    /// These and one more.
+    #[cfg(test)]
+    pub fn and(mut self, name: &str, sql: &str) -> Self {
+        let (version, oldest) = (self.current() + 1, self.oldest_binary());
+        let sql = format!("-- oldest_binary: {oldest}\n{sql}");
+        self.0.push(Migration::parse(&format!("{version:04}_{name}.sql"), &sql).unwrap());
+        self
+    }
+
     /// The schema that this binary writes.
     pub fn current(&self) -> u32 {
         self.0.last().map_or(0, |last| last.version)
@@ -222,11 +231,15 @@ fn run(conn: &Connection, migration: &Migration, stop: &Stop) -> duckdb::Result<
     if migration.version == 1 {
         conn.execute_batch(METADATA)?;
         let id = uuid::Uuid::now_v7().to_string();
-        conn.execute("INSERT INTO ledger VALUES (?::UUID, make_timestamp(?))", params![id, now])?;
+        conn.execute(
+            "INSERT INTO ledger (id, created_at) VALUES (?::UUID, make_timestamp(?))",
+            params![id, now],
+        )?;
     }
     stop.during(conn, || conn.execute_batch(&migration.sql))?;
     conn.execute(
-        "INSERT INTO schema_migration VALUES (?, ?, ?, make_timestamp(?), ?, ?)",
+        "INSERT INTO schema_migration (version, name, sha256, applied_at, app_version, oldest_binary)
+         VALUES (?, ?, ?, make_timestamp(?), ?, ?)",
         params![
             migration.version,
             migration.name,

@@ -1,13 +1,14 @@
-//! Opening the data file: what is checked before a byte of it may change, and the engine's settings.
+//! Opening the ledger: what is checked before a byte of it may change, and making a new one.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
-use duckdb::{AccessMode, Config, Connection};
+use duckdb::{AccessMode, Connection};
 use tempfile::TempPath;
 
 use super::backup;
+use super::engine::{connect, folder_of, readable, refusing, with_suffix};
 use super::lock::Lock;
 use super::migrate::{self, Applied, Migration, Migrations};
 use crate::config::Environment;
@@ -53,7 +54,7 @@ pub fn current(db: &Path, options: Options, known: &Migrations, stop: &Stop) -> 
     }
     let pending = {
         let (identity, applied) = inspect(db)?;
-        let pending = known.pending(&applied).with_context(|| format!("refused {}", db.display()))?;
+        let pending = known.pending(&applied).with_context(|| refusing(db))?;
         if options.backup && !pending.is_empty() {
             backup::before_migration(db, &identity)?;
         }
@@ -83,15 +84,17 @@ pub fn plan<'a>(db: &Path, known: &'a Migrations) -> anyhow::Result<(Identity, &
     present(db)?;
     let _lock = Lock::take_if_present(db)?;
     let (identity, applied) = inspect(db)?;
-    let pending = known.pending(&applied).with_context(|| format!("refused {}", db.display()))?;
-    Ok((identity, pending))
+    Ok((identity, known.pending(&applied).with_context(|| refusing(db))?))
 }
 
 /// Reads a file without changing it, also through a log that was not yet taken into it.
 pub fn inspect(db: &Path) -> anyhow::Result<(Identity, Vec<Applied>)> {
     let conn = connect(db, AccessMode::ReadOnly)?;
-    let applied = migrate::applied(&conn).with_context(|| format!("refused {}", db.display()))?;
-    Ok((identity(&conn, &applied)?, applied))
+    let read = || {
+        let applied = migrate::applied(&conn)?;
+        Ok((identity(&conn, &applied)?, applied))
+    };
+    readable(db, read())
 }
 
 /// Refuses a missing file.
@@ -110,10 +113,6 @@ fn folder(db: &Path) -> Result<(), Fault> {
     }
     Err(Fault::refused(format!("there is no folder {} for the ledger", folder.display()))
         .help("mount the volume, or set DOJO_DB_PATH"))
-}
-
-pub fn folder_of(db: &Path) -> &Path {
-    db.parent().unwrap_or(Path::new("/"))
 }
 
 /// Built beside its place and moved there when complete: a ledger that was killed while it was made never shows.
@@ -159,15 +158,9 @@ pub fn publish(unfinished: TempPath, target: &Path) -> anyhow::Result<()> {
     fs::File::open(folder_of(target)).and_then(|folder| folder.sync_all()).with_context(context)
 }
 
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 fn identity(conn: &Connection, applied: &[Applied]) -> anyhow::Result<Identity> {
     let id = conn.query_row("SELECT id::VARCHAR FROM ledger", [], |row| row.get(0));
-    let last = applied.last().context("the file's record of migrations is empty")?;
+    let last = applied.last().context("its record of migrations is empty")?;
     Ok(Identity {
         id: id.context("reading the ledger's id")?,
         schema: last.version,
@@ -176,42 +169,106 @@ fn identity(conn: &Connection, applied: &[Applied]) -> anyhow::Result<Identity> 
     })
 }
 
-/// Opens the file once; whoever needs another connection clones this one (see `lock`).
-pub fn connect(db: &Path, access: AccessMode) -> anyhow::Result<Connection> {
-    let settings = || Config::default().access_mode(access)?.enable_autoload_extension(false);
-    let connected = settings().and_then(|settings| Connection::open_with_flags(db, settings));
-    let conn = connected.map_err(|error| refused(db, &error))?;
-    confine(&conn, &[folder_of(db)])?;
-    Ok(conn)
-}
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
 
-/// The engine reads and writes these folders and nothing else, whatever a statement asks for.
-pub fn confine(conn: &Connection, folders: &[&Path]) -> anyhow::Result<()> {
-    let folders: Vec<String> = folders.iter().map(|folder| quote(&folder.display().to_string())).collect();
-    conn.execute_batch(&format!(
-        "SET allowed_directories = [{}]; SET memory_limit = '{MEMORY}'; SET enable_external_access = false; \
-         SET lock_configuration = true;",
-        folders.join(", ")
-    ))
-    .context("setting the engine up")
-}
+    use super::*;
 
-/// The pod has 1 GiB; the engine would take 80 % of the machine's.
-const MEMORY: &str = "512MB";
+    const FAILS: &str = "CREATE TABLE half (x INT);\nSELECT * FROM nowhere;";
+    const WORKS: &str = "CREATE TABLE later (x INT);";
+    const OPTIONS: Options = Options { environment: Environment::Production, backup: true };
 
-/// An SQL string.
-pub fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
+    struct Volume(tempfile::TempDir);
 
-/// The engine's refusal, together with what a person needs at that moment.
-fn refused(db: &Path, error: &duckdb::Error) -> Fault {
-    let wal = with_suffix(db, ".wal");
-    let log = if wal.exists() { format!(" (with its log {})", wal.display()) } else { String::new() };
-    let backup = backup::newest(db).map_or_else(
-        || "there is no backup beside it".into(),
-        |file| format!("the newest backup is {}", file.display()),
-    );
-    Fault::refused(format!("cannot open {}{log}: {error}", db.display()))
-        .help(format!("keep both files as they are; {backup}"))
+    impl Volume {
+        fn new() -> Self {
+            let volume = Self(tempfile::tempdir().unwrap());
+            init(&volume.db(), &Migrations::embedded().unwrap(), &Stop::default()).unwrap();
+            volume
+        }
+
+        fn db(&self) -> PathBuf {
+            self.0.path().join("ledger.duckdb")
+        }
+
+        fn migrate(&self, known: &Migrations) -> anyhow::Result<Opened> {
+            current(&self.db(), OPTIONS, known, &Stop::default())
+        }
+
+        fn backups(&self) -> Vec<PathBuf> {
+            let entries = fs::read_dir(self.0.path().join("backups")).unwrap();
+            let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+            files.sort();
+            files
+        }
+    }
+
+    fn add_account(conn: &Connection, seq: i64) {
+        let sql = "INSERT INTO account (seq, account_id, name, kind, actor, recorded_at)
+                   VALUES (?, ?, 'n', 'cash', 't', make_timestamp(0))";
+        conn.execute(sql, [seq, seq]).unwrap();
+    }
+
+    #[test]
+    fn a_crash_loop_writes_one_backup_and_a_new_sequence_another() {
+        let volume = Volume::new();
+        let old = Migrations::embedded().unwrap();
+        let bad = old.clone().and("fails", FAILS);
+        for _ in 0..3 {
+            assert!(format!("{:#}", volume.migrate(&bad).unwrap_err()).contains("rolled back"));
+        }
+        let name = |seq| format!("ledger-schema{}-seq{seq}.duckdb", old.current());
+        assert_eq!(volume.backups(), [volume.0.path().join("backups").join(name(0))]);
+
+        add_account(&volume.migrate(&old).unwrap().conn, 1);
+        let opened = volume.migrate(&old.clone().and("works", WORKS)).unwrap();
+        assert_eq!((opened.identity.schema, opened.identity.sequence), (old.current() + 1, 1));
+        drop(opened);
+        assert_eq!(volume.backups().len(), 2);
+        let (backup, _) = inspect(&volume.backups()[1]).unwrap();
+        assert_eq!((backup.schema, backup.sequence), (old.current(), 1));
+        assert_eq!(backup.id, inspect(&volume.db()).unwrap().0.id);
+    }
+
+    #[test]
+    fn the_backup_of_another_ledger_is_not_taken_for_this_ones() {
+        let (one, other) = (Volume::new(), Volume::new());
+        let bad = Migrations::embedded().unwrap().and("fails", FAILS);
+        one.migrate(&bad).unwrap_err();
+        other.migrate(&bad).unwrap_err();
+        fs::copy(&other.backups()[0], &one.backups()[0]).unwrap();
+        assert!(one.migrate(&bad).unwrap_err().to_string().contains("the backup of another ledger"));
+    }
+
+    #[test]
+    fn a_half_written_backup_is_replaced_and_a_damaged_ledger_gets_none() {
+        let volume = Volume::new();
+        let bad = Migrations::embedded().unwrap().and("fails", FAILS);
+        volume.migrate(&bad).unwrap_err();
+        let backup = volume.backups().remove(0);
+        fs::rename(&backup, with_suffix(&backup, ".tmp")).unwrap();
+        volume.migrate(&bad).unwrap_err();
+        assert_eq!(volume.backups(), [backup]);
+
+        let volume = Volume::new();
+        add_account(&volume.migrate(&Migrations::embedded().unwrap()).unwrap().conn, 7);
+        let error = format!("{:#}", volume.migrate(&bad).err().unwrap());
+        assert!(error.contains("damaged") && volume.backups().is_empty(), "{error}");
+    }
+
+    #[test]
+    fn the_engine_reaches_no_other_folder() {
+        let volume = Volume::new();
+        let conn = volume.migrate(&Migrations::embedded().unwrap()).unwrap().conn;
+        for sql in [
+            "ATTACH '/tmp/elsewhere.duckdb'",
+            "SELECT * FROM read_text('/etc/passwd')",
+            "COPY account TO '/tmp/account.csv'",
+            "SET enable_external_access = true",
+            "INSTALL json",
+        ] {
+            assert!(conn.execute_batch(sql).is_err(), "{sql}");
+        }
+    }
 }

@@ -105,7 +105,9 @@ impl Writer {
 
     fn attempt<T>(&mut self, job: impl FnOnce(&mut Draft<'_>) -> Result<T, Error>) -> Result<T, Error> {
         self.conn.execute_batch("BEGIN TRANSACTION")?;
-        let mut draft = Draft { conn: &self.conn, now: Timestamp::now(), last: self.sequence, taken: false };
+        // What is answered is what is stored: microseconds.
+        let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap_or_default();
+        let mut draft = Draft { conn: &self.conn, now, last: self.sequence, taken: false };
         let done = job(&mut draft);
         let sequence = draft.last_sequence();
         let done = done.and_then(|value| {

@@ -1,4 +1,5 @@
-//! The ledger's SQL: appended facts in, what they add up to out.
+//! The ledger's SQL: appended facts in, what they add up to out. Every column is named, since a newer schema that
+//! admits this binary may have more of them.
 
 use duckdb::{Connection, OptionalExt as _, Row, params};
 use jiff::Timestamp;
@@ -40,7 +41,8 @@ pub fn add_account(draft: &mut Draft<'_>, new: &NewAccount, actor: &str) -> Resu
     // An account is named after the write that made it, so no number is ever given twice.
     let sequence = draft.sequence();
     draft.conn.execute(
-        "INSERT INTO account VALUES (?, ?, ?, ?, ?, make_timestamp(?))",
+        "INSERT INTO account (seq, account_id, name, kind, actor, recorded_at)
+         VALUES (?, ?, ?, ?, ?, make_timestamp(?))",
         params![sequence, sequence, name, new.kind.as_str(), actor, draft.now.as_microsecond()],
     )?;
     let kind = new.kind.as_str().to_owned();
@@ -121,7 +123,8 @@ fn balances_fit(conn: &Connection, lines: &[Line], sign: i128) -> Result<(), Err
 
 fn insert(draft: &Draft<'_>, new: &Transaction, actor: &str) -> duckdb::Result<()> {
     draft.conn.execute(
-        "INSERT INTO txn_version VALUES (?, ?, ?, ?, ?::DATE, ?, ?, ?, make_timestamp(?))",
+        "INSERT INTO txn_version (seq, txn_id, version, action, day, payee, memo, actor, recorded_at)
+         VALUES (?, ?, ?, ?, ?::DATE, ?, ?, ?, make_timestamp(?))",
         params![
             new.sequence,
             new.id,
@@ -134,7 +137,8 @@ fn insert(draft: &Draft<'_>, new: &Transaction, actor: &str) -> duckdb::Result<(
             new.recorded_at.as_microsecond()
         ],
     )?;
-    let mut statement = draft.conn.prepare("INSERT INTO line VALUES (?, ?, ?, ?)")?;
+    let sql = "INSERT INTO line (seq, line_no, account_id, amount_minor) VALUES (?, ?, ?, ?)";
+    let mut statement = draft.conn.prepare(sql)?;
     for (number, line) in (1_i32..).zip(&new.lines) {
         statement.execute(params![new.sequence, number, line.account, line.amount_minor])?;
     }

@@ -80,12 +80,14 @@ mod tests {
     use crate::db::migrate::{Migrations, apply};
 
     const SOUND: &str = "
-        INSERT INTO account VALUES (1, 1, 'Cash', 'cash', 't', make_timestamp(0));
-        INSERT INTO txn_version VALUES (2, 2, 1, 'put', '2026-01-01', 'A', NULL, 't', make_timestamp(0));
-        INSERT INTO line VALUES (2, 1, 1, -5);
-        INSERT INTO txn_version VALUES (3, 3, 1, 'put', '2026-01-01', 'B', NULL, 't', make_timestamp(0));
-        INSERT INTO line VALUES (3, 1, 1, -5);
-        INSERT INTO txn_version VALUES (4, 2, 2, 'void', '2026-01-01', 'A', NULL, 't', make_timestamp(0));";
+        INSERT INTO account BY NAME
+            SELECT 1 AS seq, 1 AS account_id, 'Cash' AS name, 'cash' AS kind, 't' AS actor, epoch AS recorded_at
+            FROM (SELECT make_timestamp(0) AS epoch);
+        INSERT INTO txn_version BY NAME
+            SELECT *, DATE '2026-01-01' AS day, 'A' AS payee, 't' AS actor, make_timestamp(0) AS recorded_at
+            FROM (VALUES (2, 2, 1, 'put'), (3, 3, 1, 'put'), (4, 2, 2, 'void')) AS v (seq, txn_id, version, action);
+        INSERT INTO line BY NAME
+            SELECT *, -5 AS amount_minor FROM (VALUES (2, 1, 1), (3, 1, 1)) AS l (seq, line_no, account_id);";
 
     #[test]
     fn each_kind_of_damage_is_named() {
@@ -95,11 +97,14 @@ mod tests {
             ("UPDATE txn_version SET version = 3 WHERE seq = 4", "versions do not run"),
             ("UPDATE txn_version SET action = 'edit' WHERE seq = 4", "neither put nor void"),
             ("DELETE FROM line WHERE seq = 3", "has no lines"),
-            ("INSERT INTO line VALUES (4, 1, 1, -5)", "belongs to no transaction"),
-            ("UPDATE line SET account_id = 9", "an account that is not there"),
-            ("INSERT INTO account VALUES (5, 1, 'X', 'cash', 't', make_timestamp(0))", "is there twice"),
             (
-                "INSERT INTO line SELECT 3, 2, 1, 9223372036854775807 FROM range(2)",
+                "INSERT INTO line (seq, line_no, account_id, amount_minor) VALUES (4, 1, 1, -5)",
+                "belongs to no transaction",
+            ),
+            ("UPDATE line SET account_id = 9", "an account that is not there"),
+            ("INSERT INTO account SELECT * REPLACE (5 AS seq) FROM account", "is there twice"),
+            (
+                "INSERT INTO line SELECT line.* REPLACE (9223372036854775807 AS amount_minor) FROM line, range(2) WHERE seq = 3",
                 "balances cannot be computed",
             ),
         ] {
