@@ -15,6 +15,9 @@ use crate::terminal;
 /// Off a terminal, a step that takes longer tells that it is alive this often.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
+/// How much of a failed command's stderr is shown.
+const STDERR_LINES: usize = 20;
+
 /// One thing that was done.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
@@ -98,7 +101,10 @@ impl Story {
         let mut lines: Vec<String> = finished.stdout.lines().map(str::to_owned).collect();
         let exit = finished.status.code();
         if exit != Some(0) {
-            lines.extend(finished.stderr.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
+            let said: Vec<_> = finished.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+            lines.extend(
+                said[said.len().saturating_sub(STDERR_LINES)..].iter().map(|line| (*line).to_owned()),
+            );
         }
         for line in &lines {
             self.say(&format!("   {line}"));
