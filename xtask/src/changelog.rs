@@ -135,21 +135,25 @@ fn find_unreleased(text: &str) -> Result<Section<'_>, Fault> {
     }
 }
 
-/// Whether there is more than headings and blank lines.
+/// Whether there is more than headings, blank lines and one-line HTML comments.
 fn has_notes(body: &str) -> bool {
-    body.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#'))
+    body.lines()
+        .map(str::trim)
+        .any(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with("<!--"))
 }
 
-/// The lines of a text that are not inside a code fence: number from 1, start, and the line without its break.
+/// The lines of a text: number from 1, start, and the line without its break. For a code fence and what it holds, the
+/// mark stands in place of the line, so that nothing in there is taken for a heading or a link.
 fn lines(text: &str) -> Vec<(usize, usize, &str)> {
     let (mut start, mut fence, mut found) = (0, None, Vec::new());
     for (index, line) in text.split_inclusive('\n').enumerate() {
         let trimmed = line.trim_start();
         let mark = ["```", "~~~"].into_iter().find(|mark| trimmed.starts_with(mark));
+        let code = fence.or(mark);
+        found.push((index + 1, start, code.unwrap_or(line.trim_end_matches(['\r', '\n']))));
         match (fence, mark) {
             (Some(open), Some(mark)) if open == mark => fence = None,
             (None, Some(mark)) => fence = Some(mark),
-            (None, None) => found.push((index + 1, start, line.trim_end_matches(['\r', '\n']))),
             _ => {}
         }
         start += line.len();
@@ -189,7 +193,7 @@ fn is_link(line: &str) -> bool {
 }
 
 fn label(line: &str) -> Option<&str> {
-    line.strip_prefix('[')?.split_once("]: ").map(|(label, _)| label)
+    line.strip_prefix('[')?.split_once("]:").map(|(label, _)| label)
 }
 
 /// Which bytes of the text the lines of links replace, if it has links for versions at all.
@@ -308,13 +312,19 @@ mod tests {
     }
 
     #[test]
+    fn a_fence_before_the_links_belongs_to_the_notes() {
+        let text = "## [0.1.0]\n\n```sh\n## x\n\n[a]: b\n```\n\n[0.1.0]:https://x\n";
+        assert_eq!(section(text, &version("v0.1.0")).unwrap(), "```sh\n## x\n\n[a]: b\n```");
+    }
+
+    #[test]
     fn what_is_wrong_is_named_by_line() {
         let refusal =
             |text: &str| roll(text, &version("v0.3.0"), "2026-03-04", REPOSITORY).unwrap_err().to_string();
         assert!(refusal("# Changelog\n").starts_with("CHANGELOG.md:1: there is no section"));
         assert!(refusal(&TEXT.replace("[0.2.0] -", "[0.3.0] -")).starts_with("CHANGELOG.md:13: 0.3.0 has"));
         assert!(
-            refusal("\n## [Unreleased]\n\n### Added\n")
+            refusal("\n## [Unreleased]\n\n### Added\n<!-- here -->\n")
                 .starts_with("CHANGELOG.md:2: [Unreleased] says nothing")
         );
         assert!(

@@ -5,8 +5,6 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use crate::fault::Fault;
 use crate::image::Digest;
 use crate::kustomization::{self, Pin, Target};
@@ -75,7 +73,9 @@ fn set(of: &Of, to: &To) -> anyhow::Result<()> {
         println!("{} says so already: nothing written", target.path);
         return Ok(());
     }
-    replace(&of.file, &after).with_context(|| format!("writing {}", target.path))?;
+    replace(&of.file, &after).map_err(|error| {
+        Fault::usage(format!("cannot write {}: {error}", target.path)).help("it was left as it was")
+    })?;
     println!("{} is changed:", target.path);
     show(&kustomization::read(&after, &target)?);
     Ok(())
@@ -128,12 +128,15 @@ impl Of {
 
 /// Replaces a file's content in one step, so that no reader and no crash sees half of it. Its mode stays; a symbolic
 /// link stays one, and the file that it names is replaced.
-fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let path = fs::canonicalize(path)?;
-    let folder = path.parent().context("a file has a folder")?;
+    let metadata = fs::metadata(&path)?;
+    let (Some(folder), true) = (path.parent(), metadata.is_file()) else {
+        return Err(std::io::Error::other("not a regular file"));
+    };
     let mut new = tempfile::NamedTempFile::new_in(folder)?;
     new.write_all(text.as_bytes())?;
-    new.as_file().set_permissions(fs::metadata(&path)?.permissions())?;
+    new.as_file().set_permissions(metadata.permissions())?;
     new.as_file().sync_all()?;
     new.persist(&path)?;
     Ok(())

@@ -163,3 +163,32 @@ fn no_prefix_of_a_file_makes_it_panic() {
         }
     }
 }
+
+#[test]
+fn a_wrong_edit_does_not_get_past_the_checks() {
+    let text = format!("namePrefix: a\nimages:\n- name: {IMAGE}\n  # why\n  newTag: v0.1.0\n");
+    let edit = |old: &str, new: &str| {
+        let at = text.find(old).unwrap();
+        step(&text, &target(None), |_, _| Ok(vec![Edit { at: at..at + old.len(), with: new.to_owned() }]))
+    };
+    assert!(edit("v0.1.0", "v0.2.0").is_ok());
+    let refusal = |old, new| edit(old, new).unwrap_err().to_string();
+    assert!(refusal("Prefix: a", "Prefix: b").contains("reach beyond"));
+    assert!(refusal("# why", "").contains("not be the same YAML"));
+    assert!(refusal("v0.1.0", "[").contains("not be the same YAML"));
+
+    let pin = Pin { tag: Some("v0.2.0".into()), ..Pin::default() };
+    let meant = text.replace("v0.1.0", "v0.2.0");
+    let verify = |after: &str| verify(&text, after, &target(None), &pin);
+    assert!(verify(&meant).is_ok());
+    for other in [
+        &text,
+        &meant.replace("Prefix: a", "Prefix: b"),
+        &format!("{meant}  newName: ''\n"),
+        &format!("{meant}x: y\n"),
+    ] {
+        assert!(verify(other).is_err(), "{other}");
+    }
+    let span = std::slice::from_ref(&(4..5));
+    assert!(splice::confined("abcabc", "abcaXc", span) && !splice::confined("abcabc", "abXabc", span));
+}

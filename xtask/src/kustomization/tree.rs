@@ -60,8 +60,10 @@ pub fn parse(text: &str) -> Result<Tree, Trouble> {
     let mut documents = 0;
     let options = granit_parser::options! { max_buffered_comment_events: usize::MAX };
     for event in Parser::new_from_str_with_options(text, options) {
-        let (event, span) =
-            event.map_err(|error| Trouble { line: error.marker().line(), message: error.to_string() })?;
+        let (event, span) = event.map_err(|error| Trouble {
+            line: error.marker().line(),
+            message: format!("{}, in column {}", error.info(), error.marker().col() + 1),
+        })?;
         let done = match event {
             Event::Comment(comment, _) => {
                 tree.comments.push(comment.into_owned());
