@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "skeleton: taken out when the commands are wired")]
 
+mod duckdb;
 mod fault;
 mod image;
 mod pipeline;
