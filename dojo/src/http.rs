@@ -100,7 +100,7 @@ async fn slot(State(app): State<Arc<App>>, request: Request, next: Next) -> Resu
 async fn log(request: Request, next: Next) -> Response {
     let (method, path, begun) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
     let response = next.run(request).await;
-    let (status, ms) = (response.status().as_u16(), begun.elapsed().as_millis());
+    let (status, ms) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1000.0);
     if path.starts_with("/v1/") {
         tracing::info!(%method, path, status, ms, "request");
     } else {

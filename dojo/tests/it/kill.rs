@@ -57,7 +57,7 @@ fn write_until_killed(service: Service, account: &Value, round: u64) -> Vec<(i64
             scope.spawn(move || write(&client, account, &format!("{round}.{writer}"), acknowledged));
         }
         // Another moment each time, the same in every run.
-        std::thread::sleep(Duration::from_millis(60 + round * 37 % 200));
+        std::thread::sleep(Duration::from_millis(100 + round * 37 % 300));
         service.kill();
     });
     let mut acknowledged = acknowledged.into_inner().unwrap();
