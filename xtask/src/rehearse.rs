@@ -25,7 +25,7 @@ use children::Children;
 use cluster::Cluster;
 use household::Household;
 use stage::Stage;
-use story::Story;
+use story::{Detail, Story};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -193,7 +193,7 @@ impl<'a> Rehearsal<'a> {
         self.expect_pin("production", "v0.2.0")?;
 
         self.story.chapter("status");
-        self.xtask(&["status"], 0, &[])?;
+        self.xtask(&["status"], 0, Detail::All)?;
         Ok(())
     }
 
@@ -201,11 +201,11 @@ impl<'a> Rehearsal<'a> {
     fn release(&self, version: &str) -> Result<()> {
         self.story.chapter(&format!("release {version}"));
         // Exit code 1 says "not yet": CI has to do its part before the tag, and again after it.
-        self.xtask(&["release", version, "--yes"], 1, &[])?;
+        self.xtask(&["release", version, "--yes"], 1, Detail::Outcome)?;
         self.ci("refs/heads/master")?;
-        self.xtask(&["release", version, "--yes"], 1, &[])?;
+        self.xtask(&["release", version, "--yes"], 1, Detail::Outcome)?;
         self.ci(&format!("refs/tags/{version}"))?;
-        self.xtask(&["release", version, "--yes"], 0, &[])
+        self.xtask(&["release", version, "--yes"], 0, Detail::Outcome)
     }
 
     /// GitHub Actions' part: the same line that ci.yml has, with the variables that Actions sets.
@@ -214,16 +214,16 @@ impl<'a> Rehearsal<'a> {
         let commit = Git::at(&checkout).remote_ref("origin", reference)?;
         let commit = commit.with_context(|| format!("{reference} was not pushed"))?;
         let builder = self.builder.to_string();
-        self.xtask(
-            &["ci", "publish", "--builder", &builder],
-            0,
-            &[("GITHUB_REF", reference), ("GITHUB_SHA", &commit)],
-        )
+        let args = ["ci", "publish", "--builder", &builder];
+        let mut command = self.command(&self.program, &checkout, &args);
+        command.env("GITHUB_REF", reference).env("GITHUB_SHA", &commit);
+        let shown = format!("GITHUB_REF={reference} cargo xtask {}", args.join(" "));
+        self.story.show(&shown, &mut command, 0, Detail::Outcome)
     }
 
     fn deploy(&mut self, cluster: &mut Cluster<'_>, name: &str, command: &[&str]) -> Result<()> {
         self.story.chapter(&command.join(" "));
-        self.xtask(&[command, &["--yes"]].concat(), 0, &[])?;
+        self.xtask(&[command, &["--yes"]].concat(), 0, Detail::All)?;
         let environment = self.pipeline.environment(name)?;
         let pin = Infra::clone(&self.pipeline, &self.stage.checkout())?.pin(environment)?;
         let household = self.households.get_mut(name).context("an environment without a household")?;
@@ -249,7 +249,7 @@ impl<'a> Rehearsal<'a> {
     fn refused(&self, args: &[&str]) -> Result<()> {
         let infra = Git::at(self.stage.path("infra.git"));
         let before = infra.commit("refs/heads/main")?;
-        self.xtask(args, 3, &[])?;
+        self.xtask(args, 3, Detail::All)?;
         ensure!(infra.commit("refs/heads/main")? == before, "a refused command changed the infra repository");
         Ok(())
     }
@@ -273,16 +273,10 @@ impl<'a> Rehearsal<'a> {
         self.story.quietly(&mut command)
     }
 
-    /// Runs this program in the checkout, shows what it prints, and expects its exit code.
-    fn xtask(&self, args: &[&str], code: i32, variables: &[(&str, &str)]) -> Result<()> {
+    /// Runs this program in the checkout, and expects its exit code.
+    fn xtask(&self, args: &[&str], code: i32, detail: Detail) -> Result<()> {
         let mut command = self.command(&self.program, &self.stage.checkout(), args);
-        command.envs(variables.iter().copied());
-        let variables = variables
-            .iter()
-            .filter(|(name, _)| *name == "GITHUB_REF")
-            .map(|(name, value)| format!("{name}={value} "));
-        let shown = format!("{}cargo xtask {}", variables.collect::<String>(), args.join(" "));
-        self.story.show(&shown, &mut command, code)
+        self.story.show(&format!("cargo xtask {}", args.join(" ")), &mut command, code, detail)
     }
 
     fn xtask_json(&self, args: &[&str]) -> Result<serde_json::Value> {

@@ -62,12 +62,12 @@ impl Drop for Spinner {
 }
 
 /// Rows under a header, aligned by columns, without a frame.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> comfy_table::Table {
+pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(header);
     table.add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table
+    table.trim_fmt()
 }

@@ -44,9 +44,9 @@ impl<'a> Cluster<'a> {
             told.push("the old process ended (Recreate)".to_owned());
         }
         if !pod.data.join("ledger.duckdb").exists() {
-            told.push(last_line(&self.container(&pod, &["init"])?));
+            told.push(last_line(&self.container(&pod, &["init"])?, &pod.home));
         }
-        told.push(last_line(&self.container(&pod, &["migrate", "--backup"])?));
+        told.push(last_line(&self.container(&pod, &["migrate", "--backup"])?, &pod.home));
         let log = fs::File::options().create(true).append(true).open(pod.home.join("dojo.log"))?;
         let mut serve = pod.command(&pod.runtime.cmd);
         serve.stdout(log.try_clone()?).stderr(log);
@@ -172,7 +172,8 @@ fn loader(root: &Path) -> Option<(PathBuf, String)> {
     Some((loader, folders.join(":")))
 }
 
-fn last_line(finished: &Finished) -> String {
-    let lines = finished.stdout.lines().chain(finished.stderr.lines());
-    lines.rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()
+/// What a container said in the end, without this folder's path.
+fn last_line(finished: &Finished, root: &Path) -> String {
+    let line = finished.stdout.lines().chain(finished.stderr.lines()).find(|line| !line.trim().is_empty());
+    line.unwrap_or_default().replace(&format!("{}/", root.display()), "")
 }

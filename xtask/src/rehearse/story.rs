@@ -29,6 +29,14 @@ pub struct Step {
     pub told: Vec<String>,
 }
 
+/// How much of a command's output is worth reading in passing; `--json` and a failure have all of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Detail {
+    All,
+    /// The last line of stdout.
+    Outcome,
+}
+
 #[derive(Debug)]
 pub struct Story {
     as_json: bool,
@@ -65,7 +73,7 @@ impl Story {
     pub fn done(&self, told: &[&str]) {
         let (what, start) = self.now.borrow().clone();
         for line in told {
-            self.say(&format!("   {what}: {line}"));
+            self.say(&format!("          {what}: {line}"));
         }
         self.record(what, None, start, told.iter().map(|line| (*line).to_owned()).collect());
     }
@@ -93,26 +101,27 @@ impl Story {
         bail!("{command:?} failed ({})", finished.status)
     }
 
-    /// Shows a command and what it prints, and expects it to exit with `code`.
-    pub fn show(&self, shown: &str, command: &mut Command, code: i32) -> Result<()> {
-        self.say(&format!(" $ {shown}"));
+    /// Shows a command, all that it prints or only its outcome, and expects it to exit with `code`.
+    pub fn show(&self, shown: &str, command: &mut Command, code: i32, detail: Detail) -> Result<()> {
         let start = Instant::now();
         let finished = self.attend(command)?;
-        let mut lines: Vec<String> = finished.stdout.lines().map(str::to_owned).collect();
         let exit = finished.status.code();
+        let mut lines: Vec<String> = finished.stdout.lines().map(|line| line.trim_end().to_owned()).collect();
         if exit != Some(0) {
             let said: Vec<_> = finished.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
             lines.extend(
                 said[said.len().saturating_sub(STDERR_LINES)..].iter().map(|line| (*line).to_owned()),
             );
         }
-        for line in &lines {
-            self.say(&format!("   {line}"));
+        self.say(&format!(" {:5.1} s  $ {shown}", start.elapsed().as_secs_f64()));
+        let outcome = finished.stdout.lines().last().unwrap_or_default().trim();
+        match detail {
+            Detail::Outcome if exit == Some(code) => self.say(&format!("            {outcome}")),
+            _ => lines.iter().for_each(|line| self.say(&format!("            {line}"))),
         }
-        self.say(&format!("   [exit code {}, {:.1} s]", exit.unwrap_or(-1), start.elapsed().as_secs_f64()));
         self.record(shown.to_owned(), exit, start, lines);
         if exit != Some(code) {
-            bail!("`{shown}` was to exit with {code}, not with {}", finished.status);
+            bail!("`{shown}` was to exit with {code}, but ended with {}", finished.status);
         }
         Ok(())
     }
