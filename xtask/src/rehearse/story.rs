@@ -72,8 +72,9 @@ impl Story {
     /// Ends what [`Story::chapter`] or [`Story::aside`] began.
     pub fn done(&self, told: &[&str]) {
         let (what, start) = self.now.borrow().clone();
+        let prefix = if what == *self.chapter.borrow() { String::new() } else { format!("{what}: ") };
         for line in told {
-            self.say(&format!("          {what}: {line}"));
+            self.say(&format!("          {prefix}{line}"));
         }
         self.record(what, None, start, told.iter().map(|line| (*line).to_owned()).collect());
     }
