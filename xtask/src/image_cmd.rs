@@ -12,7 +12,7 @@ use crate::archive;
 use crate::builder::{self, Builder, Recipe};
 use crate::duckdb;
 use crate::fault::Fault;
-use crate::image::{Digest, Labels, sha_tag};
+use crate::image::{Digest, sha_tag};
 use crate::pipeline::Pipeline;
 use crate::registry::Registry;
 use crate::terminal::Spinner;
@@ -143,19 +143,9 @@ fn build(args: &Build, root: &Path) -> anyhow::Result<()> {
     drop(spinner);
 
     let image = archive::read(&path)?;
-    agrees(&image.labels()?, &labels)?;
+    image.labels()?.must_agree_with(&labels)?;
     show::built(&path, &image, &labels);
     Ok(())
-}
-
-/// The flake writes the labels of nix's image: it must say the same as the work tree.
-fn agrees(image: &Labels, tree: &Labels) -> Result<(), Fault> {
-    let told = |labels: &Labels| (labels.revision.clone(), labels.version.clone(), labels.schema);
-    if told(image) == told(tree) {
-        return Ok(());
-    }
-    Err(Fault::refused(format!("the built image says {:?}, the work tree {:?}", told(image), told(tree)))
-        .help("untracked files are invisible to nix: git add them"))
 }
 
 fn push(args: &Push, root: &Path) -> anyhow::Result<()> {

@@ -101,11 +101,15 @@ impl<'a> Rehearsal<'a> {
     /// Lays out the folder: origin.git (HEAD as master), checkout, registry, infra.git from the template.
     fn set_up(root: &Path, stage: &'a Stage, story: Story, builder: Builder, build: &Path) -> Result<Self> {
         story.chapter("set up");
+        std::fs::create_dir(stage.path("tmp"))?;
+        // What an interrupt leaves of temporary files stays in the folder too.
+        let _ = tempfile::env::override_temp_dir(&stage.path("tmp"));
         let program = stage.path("xtask");
         std::fs::copy(std::env::current_exe()?, &program)
             .context("cannot copy this program into the folder")?;
         let environment = vec![
             ("CARGO_TARGET_DIR", build.into()),
+            ("TMPDIR", stage.path("tmp").into()),
             // The person's own git settings (signing, hooks, identity) stay out of it.
             ("GIT_CONFIG_GLOBAL", "/dev/null".into()),
             ("GIT_CONFIG_NOSYSTEM", "1".into()),

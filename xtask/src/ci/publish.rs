@@ -106,6 +106,7 @@ fn image(args: &Args, root: &Path, pipeline: &Pipeline, registry: &Registry, com
     let archive = args.builder.build(&recipe, out.path(), &say)?;
     drop(spinner);
     let image = archive::read(&archive)?;
+    image.labels()?.must_agree_with(&labels)?;
     let pushed = registry.push(&image, &tag, &|_| {})?;
     eprintln!("pushed {tag}: {} bytes sent, {} bytes were there", pushed.bytes_sent, pushed.bytes_skipped);
     Ok(pushed.digest)
