@@ -190,6 +190,16 @@ impl Labels {
         })
     }
 
+    /// Refuses a built image that says something else than the work tree: the flake writes the labels of nix's image.
+    pub fn must_agree_with(&self, tree: &Self) -> Result<(), Fault> {
+        let told = |labels: &Self| (labels.revision.clone(), labels.version.clone(), labels.schema);
+        if told(self) == told(tree) {
+            return Ok(());
+        }
+        Err(Fault::refused(format!("the built image says {:?}, the work tree {:?}", told(self), told(tree)))
+            .help("untracked files are invisible to nix: git add them"))
+    }
+
     /// The labels as an image config carries them.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         [

@@ -10,11 +10,13 @@ use clap::{Args, Subcommand};
 
 use crate::archive;
 use crate::builder::{self, Builder, Recipe};
+use crate::duckdb;
 use crate::fault::Fault;
-use crate::image::{Digest, Labels, sha_tag};
+use crate::image::{Digest, sha_tag};
 use crate::pipeline::Pipeline;
 use crate::registry::Registry;
-use show::{Bar, Spinner};
+use crate::terminal::Spinner;
+use show::Bar;
 
 /// Where images are built, below the project's root.
 const OUT: &str = "target/image";
@@ -120,7 +122,10 @@ pub fn run(command: &Command, root: &Path) -> anyhow::Result<()> {
 fn build(args: &Build, root: &Path) -> anyhow::Result<()> {
     let pipeline = Pipeline::load(root)?;
     let labels = builder::labels(root, &pipeline.repository)?;
-    let duckdb = duckdb(args.builder);
+    let duckdb = match args.builder {
+        Builder::Cargo => Some(duckdb::library(&root.join("dojo/engine"), &|line| eprintln!("{line}"))?),
+        Builder::Nix => None,
+    };
     let recipe = Recipe {
         project: root,
         image: &pipeline.image,
@@ -131,27 +136,12 @@ fn build(args: &Build, root: &Path) -> anyhow::Result<()> {
     let out = args.out.clone().unwrap_or_else(|| root.join(OUT));
     let spinner = Spinner::start("building");
     let path = args.builder.build(&recipe, &out, &|line| spinner.say(line))?;
-    spinner.end();
+    drop(spinner);
 
     let image = archive::read(&path)?;
-    agrees(&image.labels()?, &labels)?;
+    image.labels()?.must_agree_with(&labels)?;
     show::built(&path, &image, &labels);
     Ok(())
-}
-
-/// The folder of DuckDB's static library.
-fn duckdb(builder: Builder) -> Option<PathBuf> {
-    (builder == Builder::Cargo).then(|| std::env::var_os("DUCKDB_LIB_DIR").map(PathBuf::from)).flatten()
-}
-
-/// The flake writes the labels of nix's image: it must say the same as the work tree.
-fn agrees(image: &Labels, tree: &Labels) -> Result<(), Fault> {
-    let told = |labels: &Labels| (labels.revision.clone(), labels.version.clone(), labels.schema);
-    if told(image) == told(tree) {
-        return Ok(());
-    }
-    Err(Fault::refused(format!("the built image says {:?}, the work tree {:?}", told(image), told(tree)))
-        .help("untracked files are invisible to nix: git add them"))
 }
 
 fn push(args: &Push, root: &Path) -> anyhow::Result<()> {

@@ -1,32 +1,82 @@
-//! `cargo xtask`: builds, releases, promotes and rolls back dojo. One verb, one file.
-
-#![allow(dead_code, reason = "skeleton: taken out when the commands are wired")]
+//! `cargo xtask`: builds, releases, promotes and rolls back dojo. One verb, one file; this one only chooses.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
 mod archive;
 mod builder;
+mod changelog;
+mod check;
+mod ci;
+mod deploy;
+mod doctor;
+mod duckdb;
+mod engine;
 mod fault;
+mod git;
 mod image;
 mod image_cmd;
+mod infra;
+mod kustomization;
+mod kustomize;
+mod manifest;
+mod pin;
 mod pipeline;
 mod registry;
+mod rehearse;
+mod release;
+mod report;
+mod service;
+mod status;
+mod terminal;
 mod version;
 
+/// Builds, releases, promotes and rolls back dojo.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
-enum Cli {
-    /// Build, push, load and inspect images
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, or nothing to do; 1 a remote failed or is not ready, run it again; 2 usage, \
+configuration, credentials or a missing tool; 3 refused by a guard; 4 lost a race."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Play the whole pipeline inside one folder: real git, a real image, the real service.
+    Rehearse(rehearse::Args),
+    /// Cut a release: prepare, wait for CI, tag, see it published.
+    Release(release::Args),
+    /// Make an environment run another image.
+    Promote(deploy::PromoteArgs),
+    /// Make an environment run what it ran before.
+    Rollback(deploy::RollbackArgs),
+    /// What each environment pins, and what it runs.
+    Status(status::Args),
+    /// Build, push, load and inspect images.
     #[command(subcommand)]
     Image(image_cmd::Command),
+    /// Read and set an image's pin in a kustomization, losslessly.
+    #[command(subcommand)]
+    Pin(pin::Command),
+    /// Render the manifests and hold them against the rules.
+    Check(check::Args),
+    /// All checks and tests; and the steps of GitHub Actions.
+    Ci(ci::Args),
+    /// Compile DuckDB once, and print the folder with its library.
+    Engine(engine::Args),
+    /// Which tools, logins and remotes this machine has.
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
-    let Cli::Image(command) = Cli::parse();
-    match root().and_then(|root| image_cmd::run(&command, &root)) {
+    let cli = Cli::parse();
+    match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -35,9 +85,29 @@ fn main() -> ExitCode {
     }
 }
 
+fn run(cli: &Cli) -> Result<()> {
+    match &cli.verb {
+        Verb::Pin(command) => pin::run(command),
+        Verb::Rehearse(args) => rehearse::run(args, &root()?),
+        Verb::Release(args) => release::run(args, &root()?),
+        Verb::Promote(args) => deploy::promote(args, &root()?),
+        Verb::Rollback(args) => deploy::rollback(args, &root()?),
+        Verb::Status(args) => status::run(args, &root()?),
+        Verb::Image(command) => image_cmd::run(command, &root()?),
+        Verb::Check(args) => check::run(args, &root()?),
+        Verb::Ci(args) => ci::run(args, &root()?),
+        Verb::Engine(args) => engine::run(args, &root()?),
+        Verb::Doctor(args) => doctor::run(args, &root()?),
+    }
+}
+
 /// The project: the nearest folder upwards that has a `deploy/pipeline.yaml`.
-fn root() -> anyhow::Result<PathBuf> {
+fn root() -> Result<PathBuf> {
     let here = std::env::current_dir()?;
     let root = here.ancestors().find(|folder| folder.join(pipeline::PATH).is_file());
-    root.map(PathBuf::from).ok_or_else(|| fault::Fault::usage("no deploy/pipeline.yaml here").into())
+    root.map(PathBuf::from).ok_or_else(|| {
+        fault::Fault::usage(format!("{} lies in no project with a {}", here.display(), pipeline::PATH))
+            .help("run it inside a checkout of the project")
+            .into()
+    })
 }

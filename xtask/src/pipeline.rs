@@ -114,6 +114,11 @@ impl Pipeline {
         })
     }
 
+    /// The service's short name, for commit subjects: the last part of the image's name.
+    pub fn service(&self) -> &str {
+        self.image.rsplit('/').next().unwrap_or(&self.image)
+    }
+
     /// Where the image is kept: `registry` if given, else the image's own name.
     pub fn registry(&self) -> &str {
         self.registry.as_deref().unwrap_or(&self.image)

@@ -1,6 +1,7 @@
 //! How the image commands look: progress on a terminal, aligned lines, or one JSON object.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -12,45 +13,23 @@ use crate::registry::{Progress, Pushed, Registry};
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// A tool's last line on a terminal; elsewhere, all its lines.
-pub struct Spinner(ProgressBar);
-
-impl Spinner {
-    pub fn start(what: &'static str) -> Self {
-        let bar = ProgressBar::new_spinner().with_message(what);
-        bar.set_style(style("{spinner} {elapsed} {wide_msg}"));
-        bar.enable_steady_tick(TICK);
-        Self(bar)
-    }
-
-    pub fn say(&self, line: &str) {
-        if self.0.is_hidden() {
-            eprintln!("{line}");
-        } else {
-            self.0.set_message(line.trim().to_owned());
-        }
-    }
-
-    pub fn end(&self) {
-        self.0.finish_and_clear();
-    }
-}
-
 /// How much of an image was sent.
-pub struct Bar(ProgressBar);
+pub struct Bar(ProgressBar, AtomicU64);
 
 impl Bar {
     pub fn start(bytes: u64) -> Self {
         let bar = ProgressBar::new(bytes);
         bar.set_style(style("{spinner} {elapsed} [{bar:30}] {bytes} of {total_bytes}, sent {msg}"));
         bar.enable_steady_tick(TICK);
-        Self(bar)
+        Self(bar, AtomicU64::new(0))
     }
 
     pub fn step(&self, progress: Progress) {
         match progress {
             Progress::Done(bytes) => self.0.inc(bytes),
-            Progress::Sent(_) => {}
+            Progress::Sent(bytes) => {
+                self.0.set_message(HumanBytes(self.1.fetch_add(bytes, Relaxed) + bytes).to_string());
+            }
         }
     }
 

@@ -25,8 +25,6 @@ pub struct Runtime {
     pub cmd: Vec<String>,
     /// `NAME=VALUE` each.
     pub env: Vec<String>,
-    pub workdir: PathBuf,
-    pub user: String,
 }
 
 const WHITEOUT: &str = ".wh.";
@@ -68,11 +66,6 @@ pub fn unpack(registry: &Registry, digest: &Digest, into: &Path) -> anyhow::Resu
         entrypoint: run.entrypoint.unwrap_or_default(),
         cmd: run.cmd.unwrap_or_default(),
         env: run.env.unwrap_or_default(),
-        workdir: run
-            .working_dir
-            .filter(|folder| !folder.is_empty())
-            .map_or_else(|| "/".into(), PathBuf::from),
-        user: run.user.unwrap_or_default(),
     })
 }
 

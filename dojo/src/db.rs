@@ -1,0 +1,150 @@
+//! The one owner of the open ledger: a writer thread that owns the connection, and readers that are clones of it.
+//!
+//! Snapshot isolation permits write skew, so whatever is checked before it is written is checked on the one writer.
+//! A write is answered after COMMIT, or not at all. No table is known here: jobs bring their SQL from `ledger::store`.
+
+pub mod backup;
+pub mod engine;
+pub mod lock;
+pub mod migrate;
+pub mod open;
+mod writer;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use duckdb::Connection;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::ledger::Refusal;
+pub use writer::{Draft, Status};
+use writer::{Message, Writer};
+
+/// Writes that may wait; more are told to come again.
+const QUEUE: usize = 64;
+const READERS: usize = 4;
+const READ_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a read or a write was not done.
+#[derive(Debug)]
+pub enum Error {
+    /// Too much at once: the same request may be sent again.
+    Busy,
+    /// The ledger is being closed.
+    Closed,
+    /// The ledger's rules refuse it.
+    Refused(Refusal),
+    Engine(duckdb::Error),
+}
+
+impl From<duckdb::Error> for Error {
+    fn from(error: duckdb::Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+pub struct Db {
+    writer: mpsc::Sender<Message>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    status: Arc<Status>,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    free: Arc<Semaphore>,
+}
+
+impl Db {
+    /// Takes the connection over; `sequence` is the last one that the file has.
+    pub fn start(conn: Connection, sequence: i64) -> anyhow::Result<Self> {
+        let readers = (0..READERS).map(|_| conn.try_clone()).collect::<Result<Vec<_>, _>>()?;
+        let status = Arc::new(Status::new(sequence));
+        let (sender, messages) = mpsc::channel(QUEUE);
+        let writer = Writer::new(conn, sequence, Arc::clone(&status));
+        let thread = std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(messages));
+        Ok(Self {
+            writer: sender,
+            thread: Mutex::new(Some(thread.context("cannot start the writer thread")?)),
+            status,
+            readers: Arc::new(Mutex::new(readers)),
+            free: Arc::new(Semaphore::new(READERS)),
+        })
+    }
+
+    /// Runs `job` in a transaction on the writer, and answers once it is committed.
+    pub async fn write<T, F>(&self, job: F) -> Result<T, Error>
+    where
+        F: FnOnce(&mut Draft<'_>) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Message::Job(Box::new(move |writer| {
+            // Nobody may be waiting any more; the write stands all the same.
+            let _ = reply.send(writer.commit(job));
+        }));
+        self.writer.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Busy,
+            mpsc::error::TrySendError::Closed(_) => Error::Closed,
+        })?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Runs `job` on one snapshot of the ledger.
+    pub async fn read<T, F>(&self, job: F) -> Result<T, Error>
+    where
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let permit = timeout(READ_WAIT, Arc::clone(&self.free).acquire_owned()).await;
+        let permit = permit.map_err(|_| Error::Busy)?.map_err(|_| Error::Closed)?;
+        let readers = Arc::clone(&self.readers);
+        let done = tokio::task::spawn_blocking(move || {
+            let conn = readers.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or(Error::Closed)?;
+            let result = snapshot(&conn, job);
+            readers.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+            drop(permit);
+            result
+        });
+        done.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Whether the writer thread answers within this time.
+    pub async fn beats(&self, within: Duration) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let beat = Message::Job(Box::new(move |writer| {
+            let _ = reply.send(writer.beat());
+        }));
+        let asked = async { self.writer.send(beat).await.is_ok() && answer.await.unwrap_or(false) };
+        timeout(within, asked).await.unwrap_or(false)
+    }
+
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Lets the writer finish what is queued and take the log into the file; later writes are refused.
+    pub async fn close(&self) {
+        // A dead writer cannot be told, and need not.
+        let _ = self.writer.send(Message::Close).await;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let joined = tokio::task::spawn_blocking(|| thread.map(JoinHandle::join)).await;
+        if !matches!(joined, Ok(Some(Ok(())))) {
+            tracing::error!("the writer thread did not end well");
+        }
+        self.free.close();
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+fn snapshot<T>(conn: &Connection, job: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    conn.execute_batch("BEGIN TRANSACTION READ ONLY")?;
+    let result = job(conn);
+    conn.execute_batch("ROLLBACK")?;
+    result
+}

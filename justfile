@@ -1,0 +1,40 @@
+# Short names only: what they do is in `cargo xtask`, which needs no just.
+
+[private]
+default:
+    @just --list --unsorted
+
+# A release, its promotions and a rollback, all real, in one folder
+rehearse *args:
+    cargo xtask rehearse {{ args }}
+
+# Everything that must pass before a push
+ci *args:
+    cargo xtask ci {{ args }}
+
+# The tests alone
+test:
+    cargo xtask ci test
+
+# The tests with many more `kill -9` of the service under writes
+soak kills="200":
+    DOJO_KILLS={{ kills }} cargo xtask ci test
+
+# The rendered manifests of every environment against the rules
+check:
+    cargo xtask check
+
+fmt:
+    cargo fmt --all
+
+# Which tools, logins and remotes there are, and what each is for
+doctor:
+    cargo xtask doctor
+
+# What runs where
+status:
+    cargo xtask status
+
+# The image that is deployed, by nix
+image:
+    nix build .#docker

@@ -1,0 +1,160 @@
+//! `ci publish`: one image a commit, built and pushed once as `sha-…`; every other tag is a further name of its digest.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use crate::archive;
+use crate::builder::{self, Builder, Recipe};
+use crate::duckdb;
+use crate::fault::Fault;
+use crate::git::Git;
+use crate::image::{Digest, sha_tag};
+use crate::pipeline::Pipeline;
+use crate::registry::Registry;
+use crate::terminal::Spinner;
+use crate::version::Version;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What was pushed: `refs/heads/BRANCH` or `refs/tags/vX.Y.Z`.
+    #[arg(long, env = "GITHUB_REF", value_name = "REF")]
+    git_ref: String,
+    /// The commit that was pushed; must be the one that is checked out.
+    #[arg(long, env = "GITHUB_SHA", value_name = "COMMIT")]
+    commit: Option<String>,
+    #[arg(long, value_enum, default_value_t = Builder::Nix)]
+    builder: Builder,
+    /// Print one JSON object in place of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The tags that now name the digest, and those that were left where they are with the reason.
+#[derive(Debug, Default)]
+struct Names {
+    set: Vec<String>,
+    left: Vec<String>,
+}
+
+pub fn run(args: &Args, root: &Path) -> Result<()> {
+    let pipeline = Pipeline::load(root)?;
+    let git = Git::at(root);
+    let commit = git.commit("HEAD")?.context("the project has no commit yet")?;
+    if let Some(asked) = args.commit.as_ref().filter(|asked| **asked != commit) {
+        return Err(Fault::usage(format!("GITHUB_SHA is {asked}, but {commit} is checked out")).into());
+    }
+    let branch = args.git_ref.strip_prefix("refs/heads/").filter(|branch| *branch == pipeline.branch);
+    let version = args.git_ref.strip_prefix("refs/tags/").and_then(Version::from_tag);
+    if branch.is_none() && version.is_none() {
+        return Err(Fault::usage(format!("nothing is published for {}", args.git_ref))
+            .help(format!("publish runs on refs/heads/{} and on tags vX.Y.Z", pipeline.branch))
+            .into());
+    }
+    let registry = Registry::open(pipeline.registry(), root)?;
+    if let Some(version) = &version {
+        check_version(&git, &commit, version)?;
+    }
+    let digest = image(args, root, &pipeline, &registry, &commit)?;
+    let mut names = Names::default();
+    match version {
+        Some(version) => name_version(&registry, &digest, &version, &mut names)?,
+        None => move_edge(&registry, &git, &digest, &commit, &mut names)?,
+    }
+    names.set.insert(0, sha_tag(&commit));
+    tell(args, &pipeline, &digest, &names);
+    Ok(())
+}
+
+fn check_version(git: &Git, commit: &str, version: &Version) -> Result<()> {
+    let manifest = git.show(commit, "Cargo.toml")?.unwrap_or_default();
+    let found = crate::manifest::workspace_version(&manifest)?;
+    if found == *version {
+        return Ok(());
+    }
+    Err(Fault::refused(format!("the tag {version} stands on a commit whose Cargo.toml says {found}"))
+        .help(format!("tags are cut by: cargo xtask release {version}"))
+        .into())
+}
+
+/// The digest of the commit's image; built and pushed only if the registry does not have it.
+fn image(args: &Args, root: &Path, pipeline: &Pipeline, registry: &Registry, commit: &str) -> Result<Digest> {
+    let tag = sha_tag(commit);
+    if let Some(digest) = registry.resolve(&tag)? {
+        let revision = registry.labels(&digest)?.revision;
+        if revision == commit {
+            return Ok(digest);
+        }
+        return Err(Fault::refused(format!("{tag} is there, but was built from {revision}")).into());
+    }
+    let spinner = Spinner::start("building");
+    let say = |line: &str| spinner.say(line);
+    let library = match args.builder {
+        Builder::Cargo => Some(duckdb::library(&root.join("dojo/engine"), &say)?),
+        Builder::Nix => None,
+    };
+    let labels = builder::labels(root, &pipeline.repository)?;
+    let recipe = Recipe {
+        project: root,
+        image: &pipeline.image,
+        labels: &labels,
+        duckdb: library.as_deref(),
+        extra: &[],
+    };
+    let out = tempfile::tempdir()?;
+    let archive = args.builder.build(&recipe, out.path(), &say)?;
+    drop(spinner);
+    let image = archive::read(&archive)?;
+    image.labels()?.must_agree_with(&labels)?;
+    let pushed = registry.push(&image, &tag, &|_| {})?;
+    eprintln!("pushed {tag}: {} bytes sent, {} bytes were there", pushed.bytes_sent, pushed.bytes_skipped);
+    Ok(pushed.digest)
+}
+
+/// `edge` follows the branch forward: a slower, older run must not move it back.
+fn move_edge(registry: &Registry, git: &Git, digest: &Digest, commit: &str, names: &mut Names) -> Result<()> {
+    if let Some(edge) = registry.resolve("edge")? {
+        let old = registry.labels(&edge)?.revision;
+        let known = git.commit(&old)?.is_some();
+        if !known || !git.is_ancestor(&old, commit)? {
+            names.left.push(format!("edge stays on {old}: {commit} does not descend from it"));
+            return Ok(());
+        }
+    }
+    registry.tag(digest, "edge")?;
+    names.set.push("edge".into());
+    Ok(())
+}
+
+/// The version is set once; `latest` only goes forward, and never to a pre-release.
+fn name_version(registry: &Registry, digest: &Digest, version: &Version, names: &mut Names) -> Result<()> {
+    registry.tag(digest, &version.to_string())?;
+    names.set.push(version.to_string());
+    if version.is_prerelease() {
+        names.left.push(format!("latest stays: {version} is a pre-release"));
+        return Ok(());
+    }
+    if let Some(latest) = registry.resolve("latest")? {
+        let old: Version = registry.labels(&latest)?.version.parse()?;
+        if old > *version {
+            names.left.push(format!("latest stays on {old}"));
+            return Ok(());
+        }
+    }
+    registry.tag(digest, "latest")?;
+    names.set.push("latest".into());
+    Ok(())
+}
+
+fn tell(args: &Args, pipeline: &Pipeline, digest: &Digest, names: &Names) {
+    if args.json {
+        println!("{}", json!({ "digest": digest, "tags": names.set, "left": names.left }));
+        return;
+    }
+    println!("{}@{digest}", pipeline.image);
+    println!("  names  {}", names.set.join(", "));
+    for left in &names.left {
+        println!("  note   {left}");
+    }
+}

@@ -1,0 +1,479 @@
+//! Facts -> plan, for `promote` and `rollback`: both set one environment's pin, so both pass the same guards.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::fault::Fault;
+use crate::image::{Digest, Labels, Schema};
+use crate::kustomization::Pin;
+use crate::pipeline::{Accepts, Environment};
+use crate::report::Observed;
+use crate::version::Version;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verb {
+    Promote,
+    Rollback,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Promote => "promote",
+            Self::Rollback => "roll back",
+        })
+    }
+}
+
+/// An image that the environment is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// `v0.2.0` or `sha-…`: the pin's newTag.
+    pub name: String,
+    pub kind: Accepts,
+    /// What the manifests are taken from: the version's tag, or the 40-hex commit.
+    pub git_ref: String,
+    /// The commit that the project's remote has under `git_ref`; `None` if it has none.
+    pub commit: Option<String>,
+    pub digest: Digest,
+    pub labels: Labels,
+}
+
+impl Candidate {
+    pub fn pin(&self) -> Pin {
+        Pin {
+            git_ref: Some(self.git_ref.clone()),
+            tag: Some(self.name.clone()),
+            digest: Some(self.digest.clone()),
+        }
+    }
+}
+
+/// The environment that must run the image first.
+#[derive(Clone, Debug)]
+pub struct Before {
+    pub name: String,
+    pub pin: Pin,
+    pub observed: Observed,
+}
+
+/// All that a plan is made from.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub verb: Verb,
+    pub environment: Environment,
+    /// What the environment's kustomization pins now.
+    pub from: Pin,
+    pub to: Candidate,
+    pub observed: Observed,
+    pub before: Option<Before>,
+    /// The highest schema among the images that were ever pinned here, as far as the history tells.
+    pub highest_pinned: Option<u32>,
+    /// Released versions with the schema of their binaries.
+    pub released: Vec<(Version, u32)>,
+    /// File names of the target's migrations, in order.
+    pub migrations: Vec<String>,
+}
+
+/// One change of one environment's pin, or none if it is pinned so already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    pub verb: Verb,
+    pub environment: String,
+    pub from: Pin,
+    pub to: Pin,
+    /// False when the pin is already what was asked for.
+    pub change: bool,
+    pub schema: Schema,
+    /// The migrations that will run on the data file.
+    pub migrations: Vec<String>,
+    /// What was observed, and what could not be.
+    pub notes: Vec<String>,
+}
+
+/// Nothing is pinned, or the infra template's `v0.0.0`.
+pub fn nothing_yet(pin: &Pin) -> bool {
+    pin.tag.as_deref().is_none_or(|tag| Version::from_tag(tag).is_some_and(|version| version.is_zero()))
+}
+
+/// How a pin is called: its tag.
+pub fn name(pin: &Pin) -> &str {
+    if nothing_yet(pin) { "nothing" } else { pin.tag.as_deref().unwrap_or("nothing") }
+}
+
+/// Makes the plan, or refuses with every reason at once.
+pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
+    let mut notes = Vec::new();
+    let mut problems = Vec::new();
+    check_candidate(facts, &mut problems);
+    if facts.verb == Verb::Promote {
+        check_before(facts, &mut notes, &mut problems);
+    }
+    check_schema(facts, &mut notes, &mut problems);
+    let to = facts.to.pin();
+    let change = facts.from != to;
+    if change && !problems.is_empty() {
+        let (what, help): (Vec<_>, Vec<_>) = problems.into_iter().unzip();
+        let verb = facts.verb;
+        let subject =
+            format!("cannot {verb} {} to {}: {}", facts.environment.name, facts.to.name, what.join("; "));
+        return Err(Fault::refused(subject).help(help.join("\n      ")));
+    }
+    Ok(Plan {
+        verb: facts.verb,
+        environment: facts.environment.name.clone(),
+        from: facts.from.clone(),
+        to,
+        change,
+        schema: facts.to.labels.schema,
+        migrations: pending(facts),
+        notes,
+    })
+}
+
+type Problems = Vec<(String, String)>;
+
+fn check_candidate(facts: &Facts, problems: &mut Problems) {
+    let Facts { environment, to, .. } = facts;
+    // A rollback returns to what ran here before, whatever the environment accepts today.
+    if facts.verb == Verb::Promote && !environment.accepts.contains(&to.kind) {
+        let accepted: Vec<_> =
+            environment.accepts.iter().map(|kind| format!("{kind:?}").to_lowercase()).collect();
+        problems.push((
+            format!("{} accepts {}", environment.name, accepted.join(", ")),
+            "release a version, then promote that; or change accepts in deploy/pipeline.yaml".into(),
+        ));
+    }
+    match &to.commit {
+        Some(commit) if *commit == to.labels.revision => {}
+        Some(commit) => problems.push((
+            format!(
+                "git's {} is commit {commit}, but the image was built from {}",
+                to.git_ref, to.labels.revision
+            ),
+            "the tag was moved, or the image is another's: release a new version".into(),
+        )),
+        None => problems.push((
+            format!("the project's remote has no {}", to.git_ref),
+            "kustomize could not fetch the manifests: push the commit or the tag first".into(),
+        )),
+    }
+    let version = Version::from_tag(&to.name);
+    if version.is_some_and(|version| version.bare() != to.labels.version) {
+        problems.push((
+            format!("the image under {} calls itself {}", to.name, to.labels.version),
+            "the tag names another version's image: release a new version".into(),
+        ));
+    }
+}
+
+fn check_before(facts: &Facts, notes: &mut Vec<String>, problems: &mut Problems) {
+    let Some(before) = &facts.before else { return };
+    let first = format!("cargo xtask promote {} {}", before.name, facts.to.name);
+    if before.pin.digest.as_ref() != Some(&facts.to.digest) {
+        let pinned = name(&before.pin);
+        problems.push((format!("{} does not run it first: {pinned} is pinned there", before.name), first));
+        return;
+    }
+    match &before.observed {
+        Observed::Reports(report) if report.version.commit != facts.to.labels.revision => problems.push((
+            format!("{} is pinned to it but still runs {}", before.name, report.version.version),
+            format!("wait until {} runs it; cargo xtask status shows it", before.name),
+        )),
+        Observed::Reports(report) if !report.ready => problems.push((
+            format!("{} runs it but is not ready", before.name),
+            format!("see why {} is not ready; cargo xtask status shows it", before.name),
+        )),
+        Observed::Reports(_) => notes.push(format!("{} runs it and is ready", before.name)),
+        Observed::Silent(why) => {
+            notes.push(format!("{} pins it; whether it runs is unknown ({why})", before.name));
+        }
+    }
+}
+
+fn check_schema(facts: &Facts, notes: &mut Vec<String>, problems: &mut Problems) {
+    let binary = facts.to.labels.schema.current;
+    let environment = &facts.environment.name;
+    match &facts.observed {
+        Observed::Reports(report) => {
+            let file = report.version.schema.of_file();
+            let ledger = &report.version.ledger;
+            notes
+                .push(format!("ledger {}, sequence {}, schema {}", ledger.id, ledger.sequence, file.current));
+            if file.admits(binary) {
+                return;
+            }
+            let what = format!(
+                "{environment}'s data file has schema {}, and {} knows schema {binary}: it would need a downgrade",
+                file.current, facts.to.name
+            );
+            problems.push((what, way_out(facts, file)));
+        }
+        Observed::Silent(why) => {
+            if nothing_yet(&facts.from) && facts.highest_pinned.is_none() {
+                notes.push(format!("{environment} ran nothing before"));
+                return;
+            }
+            match facts.highest_pinned {
+                Some(highest) if binary >= highest => {
+                    notes.push(format!(
+                        "data file unknown ({why}); no image with a higher schema than {binary} ran here"
+                    ));
+                }
+                highest => {
+                    let highest = highest.map_or("unknown".to_owned(), |schema| format!("at most {schema}"));
+                    problems.push((
+                        format!("{environment} does not answer ({why}), so its data file's schema is {highest}, and {} knows schema {binary}", facts.to.name),
+                        "read the file's schema where it lies: dojo migrate --plan".into(),
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// What a person can do instead of a downgrade.
+fn way_out(facts: &Facts, file: Schema) -> String {
+    let safe =
+        facts.released.iter().filter(|(_, schema)| file.admits(*schema)).map(|(version, _)| version).max();
+    let safe = safe.map_or_else(
+        || "no released version opens this file: fix forward with a new release".to_owned(),
+        |version| {
+            format!(
+                "newest safe version: {version} (cargo xtask rollback {} --to {version})",
+                facts.environment.name
+            )
+        },
+    );
+    let schema = facts.to.labels.schema.current;
+    format!(
+        "{safe}\n      or restore the backup made before that migration: backups/*-schema{schema}-seq*.duckdb beside the data file"
+    )
+}
+
+/// The target's migrations that the file has not seen; none are named while the file's schema is unknown.
+fn pending(facts: &Facts) -> Vec<String> {
+    let file = match &facts.observed {
+        Observed::Reports(report) => report.version.schema.file,
+        Observed::Silent(_) => facts.highest_pinned.unwrap_or(0),
+    };
+    let number = |name: &str| name.get(..4).and_then(|digits| digits.parse::<u32>().ok());
+    let runs = file + 1..=facts.to.labels.schema.current;
+    let names =
+        facts.migrations.iter().filter(|name| number(name).is_some_and(|number| runs.contains(&number)));
+    names.cloned().collect()
+}
+
+impl Plan {
+    /// The subject of the commit in the infra repository, and of this plan.
+    pub fn subject(&self, service: &str) -> String {
+        format!("{service}: {} {} -> {}", self.environment, name(&self.from), name(&self.to))
+    }
+
+    /// The whole commit message: subject, changelog, migrations, trailers.
+    pub fn message(&self, service: &str, changes: &str, by: &str) -> String {
+        let mut message = format!("{}\n", self.subject(service));
+        if !changes.trim().is_empty() {
+            message += &format!("\n{}\n", changes.trim());
+        }
+        if !self.migrations.is_empty() {
+            message += &format!("\nMigrations that will run: {}\n", self.migrations.join(", "));
+        }
+        message += &format!(
+            "\nPin-Environment: {}\nPin-From: {}\nPin-To: {}\n",
+            self.environment,
+            name(&self.from),
+            name(&self.to)
+        );
+        if let Some(digest) = &self.to.digest {
+            message += &format!("Pin-Digest: {digest}\n");
+        }
+        message += &format!("Pin-Schema: {}\nPin-By: {by}\n", self.schema.current);
+        if let (Verb::Rollback, Some(digest)) = (self.verb, &self.from.digest) {
+            message += &format!("Pin-Bad: {digest}\n");
+        }
+        message
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.change {
+            return write!(f, "{} already pins {}: nothing to do", self.environment, name(&self.to));
+        }
+        let show = |value: Option<&str>| value.unwrap_or("none").to_owned();
+        let short = |pin: &Pin| {
+            pin.digest.as_ref().map_or("none".to_owned(), |digest| format!("sha256:{}…", digest.short()))
+        };
+        writeln!(f, "{} {}: {} -> {}", self.verb, self.environment, name(&self.from), name(&self.to))?;
+        writeln!(
+            f,
+            "  ref     {} -> {}",
+            show(self.from.git_ref.as_deref()),
+            show(self.to.git_ref.as_deref())
+        )?;
+        writeln!(f, "  newTag  {} -> {}", show(self.from.tag.as_deref()), show(self.to.tag.as_deref()))?;
+        writeln!(f, "  digest  {} -> {}", short(&self.from), short(&self.to))?;
+        let migrations =
+            if self.migrations.is_empty() { "none".to_owned() } else { self.migrations.join(", ") };
+        write!(f, "  schema  {}, migrations to run: {migrations}", self.schema.current)?;
+        self.notes.iter().try_for_each(|note| write!(f, "\n  seen    {note}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Ledger, Report, Schemas};
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn candidate(name: &str, schema: u32) -> Candidate {
+        let labels = Labels {
+            revision: COMMIT.into(),
+            version: name.trim_start_matches('v').into(),
+            source: String::new(),
+            created: String::new(),
+            schema: Schema { current: schema, oldest_binary: schema },
+        };
+        let kind = if name.starts_with('v') { Accepts::Release } else { Accepts::Sha };
+        Candidate {
+            name: name.into(),
+            kind,
+            git_ref: name.into(),
+            commit: Some(COMMIT.into()),
+            digest: Digest::of(name.as_bytes()),
+            labels,
+        }
+    }
+
+    fn reports(file: u32, oldest_binary: u32) -> Observed {
+        Observed::Reports(Report {
+            version: crate::report::Version {
+                version: "0.2.1".into(),
+                commit: COMMIT.into(),
+                schema: Schemas { binary: file, file, file_oldest_binary: oldest_binary },
+                ledger: Ledger { id: "7f3a".into(), sequence: 42 },
+                started_at: String::new(),
+            },
+            ready: true,
+        })
+    }
+
+    fn facts(verb: Verb, to: Candidate, observed: Observed) -> Facts {
+        Facts {
+            verb,
+            environment: Environment {
+                name: "production".into(),
+                kustomization: "p/kustomization.yaml".into(),
+                accepts: vec![Accepts::Release],
+                after: None,
+                url: String::new(),
+            },
+            from: candidate("v0.2.1", 2).pin(),
+            to,
+            observed,
+            before: None,
+            highest_pinned: Some(2),
+            released: [("v0.1.0", 1), ("v0.2.0", 2), ("v0.2.1", 2)]
+                .map(|(v, s)| (v.parse().unwrap(), s))
+                .into(),
+            migrations: vec!["0001_ledger.sql".into(), "0002_notes.sql".into(), "0003_more.sql".into()],
+        }
+    }
+
+    fn refusal(facts: &Facts) -> String {
+        plan(facts).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_rollback_within_the_schema_is_one_pin_change() {
+        let plan = plan(&facts(Verb::Rollback, candidate("v0.2.0", 2), reports(2, 2))).unwrap();
+        assert!(plan.change);
+        assert_eq!(plan.subject("dojo"), "dojo: production v0.2.1 -> v0.2.0");
+        assert_eq!(plan.migrations, Vec::<String>::new());
+        let message = plan.message("dojo", "", "A <a@b>");
+        assert!(message.contains(&format!("Pin-Bad: {}", Digest::of(b"v0.2.1"))), "{message}");
+        assert!(message.contains("Pin-Schema: 2\n"), "{message}");
+    }
+
+    #[test]
+    fn a_downgrade_is_refused_and_names_the_newest_safe_version_and_the_backup() {
+        let text = refusal(&facts(Verb::Rollback, candidate("v0.1.0", 1), reports(2, 2)));
+        assert!(text.contains("data file has schema 2, and v0.1.0 knows schema 1"), "{text}");
+        assert!(text.contains("newest safe version: v0.2.1"), "{text}");
+        assert!(text.contains("schema1-seq"), "{text}");
+    }
+
+    #[test]
+    fn a_backward_compatible_migration_admits_the_older_binary() {
+        assert!(plan(&facts(Verb::Rollback, candidate("v0.1.0", 1), reports(2, 1))).unwrap().change);
+    }
+
+    #[test]
+    fn an_unknown_file_is_never_guessed_to_be_old() {
+        let silent = || Observed::Silent("connection refused".into());
+        let text = refusal(&facts(Verb::Rollback, candidate("v0.1.0", 1), silent()));
+        assert!(text.contains("at most 2") && text.contains("dojo migrate --plan"), "{text}");
+        assert!(plan(&facts(Verb::Rollback, candidate("v0.2.0", 2), silent())).unwrap().change);
+        let unknown =
+            Facts { highest_pinned: None, ..facts(Verb::Rollback, candidate("v0.2.0", 2), silent()) };
+        assert!(refusal(&unknown).contains("schema is unknown"));
+    }
+
+    #[test]
+    fn a_promotion_names_the_migrations_that_will_run() {
+        let plan = plan(&facts(Verb::Promote, candidate("v0.3.0", 3), reports(2, 2))).unwrap();
+        assert_eq!(plan.migrations, ["0003_more.sql"]);
+        assert!(plan.to_string().contains("migrations to run: 0003_more.sql"));
+    }
+
+    #[test]
+    fn only_accepted_kinds_are_promoted_and_all_reasons_come_at_once() {
+        let mut to = candidate("sha-0123456789ab", 1);
+        to.commit = None;
+        let text = refusal(&facts(Verb::Promote, to, reports(2, 2)));
+        for reason in ["production accepts release", "remote has no sha-0123456789ab", "downgrade"] {
+            assert!(text.contains(reason), "{reason} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn a_moved_tag_and_a_mislabelled_image_are_refused() {
+        let mut to = candidate("v0.2.0", 2);
+        to.commit = Some("f".repeat(40));
+        to.labels.version = "0.1.9".into();
+        let text = refusal(&facts(Verb::Promote, to, reports(2, 2)));
+        assert!(text.contains("was built from") && text.contains("calls itself 0.1.9"), "{text}");
+    }
+
+    #[test]
+    fn production_waits_for_staging() {
+        let before = |name: &str, observed| {
+            Some(Before { name: "staging".into(), pin: candidate(name, 2).pin(), observed })
+        };
+        let base = || facts(Verb::Promote, candidate("v0.2.2", 2), reports(2, 2));
+        let other = Facts { before: before("v0.2.1", reports(2, 2)), ..base() };
+        assert!(refusal(&other).contains("cargo xtask promote staging v0.2.2"));
+        let behind = |commit: &str, ready| {
+            let Observed::Reports(mut report) = reports(2, 2) else { unreachable!() };
+            report.version.commit = commit.into();
+            report.ready = ready;
+            Facts { before: before("v0.2.2", Observed::Reports(report)), ..base() }
+        };
+        assert!(refusal(&behind("other", true)).contains("still runs"));
+        assert!(refusal(&behind(COMMIT, false)).contains("not ready"));
+        assert!(plan(&behind(COMMIT, true)).unwrap().change);
+    }
+
+    #[test]
+    fn the_same_pin_again_is_nothing_to_do_even_when_a_guard_would_refuse_it() {
+        let mut facts = facts(Verb::Promote, candidate("v0.2.1", 1), reports(2, 2));
+        facts.from = facts.to.pin();
+        let plan = plan(&facts).unwrap();
+        assert!(!plan.change);
+        assert_eq!(plan.to_string(), "production already pins v0.2.1: nothing to do");
+    }
+}

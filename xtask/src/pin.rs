@@ -1,0 +1,143 @@
+//! `cargo xtask pin`: reads and changes the pin in one kustomization on disk, without git. `promote` and `rollback`
+//! make the same change through the infra repository; this is for scripts, and for looking.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::fault::Fault;
+use crate::image::Digest;
+use crate::kustomization::{self, Pin, Target};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show what a kustomization pins
+    Get {
+        #[command(flatten)]
+        of: Of,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change what a kustomization pins, and nothing else in it
+    Set {
+        #[command(flatten)]
+        of: Of,
+        #[command(flatten)]
+        to: To,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Of {
+    /// The kustomization.yaml
+    file: PathBuf,
+    /// The image's name without a tag, as its entry in `images` has it
+    #[arg(long, value_name = "NAME")]
+    image: String,
+    /// The repository of the remote resources whose ?ref= is meant: github.com/OWNER/NAME
+    #[arg(long, value_name = "REPOSITORY")]
+    source: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub struct To {
+    /// The new newTag
+    #[arg(long)]
+    tag: Option<String>,
+    /// The new digest, or `none` to take it away
+    #[arg(long)]
+    digest: Option<String>,
+    /// The new ?ref= of the remote resources
+    #[arg(long = "ref", requires = "source")]
+    git_ref: Option<String>,
+}
+
+pub fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Get { of, json } => {
+            let pin = kustomization::read(&of.read()?, &of.target())?;
+            if *json { println!("{}", serde_json::to_string(&pin)?) } else { show(&pin) }
+        }
+        Command::Set { of, to } => set(of, to)?,
+    }
+    Ok(())
+}
+
+fn set(of: &Of, to: &To) -> anyhow::Result<()> {
+    let (before, target) = (of.read()?, of.target());
+    let pin = Pin { git_ref: to.git_ref.clone(), tag: to.tag.clone(), digest: new_digest(&before, of, to)? };
+    let after = kustomization::write(&before, &target, &pin)?;
+    if before == after {
+        println!("{} says so already: nothing written", target.path);
+        return Ok(());
+    }
+    replace(&of.file, &after).map_err(|error| {
+        Fault::usage(format!("cannot write {}: {error}", target.path)).help("it was left as it was")
+    })?;
+    println!("{} is changed:", target.path);
+    show(&kustomization::read(&after, &target)?);
+    Ok(())
+}
+
+/// The digest that the file is to have. Where none is given it stays, unless it would belie the new tag.
+fn new_digest(text: &str, of: &Of, to: &To) -> Result<Option<Digest>, Fault> {
+    match to.digest.as_deref() {
+        Some("none") => return Ok(None),
+        Some(digest) => return digest.parse().map(Some),
+        None => {}
+    }
+    let current = kustomization::read(text, &Target { source: None, ..of.target() })?;
+    match (&current.digest, &to.tag) {
+        (Some(digest), Some(tag)) if current.tag.as_ref() != Some(tag) => Err(Fault::usage(format!(
+            "{} pins {digest}, which would run whatever the tag says",
+            of.file.display()
+        ))
+        .help(format!("give {tag}'s digest, or --digest none"))),
+        _ => Ok(current.digest),
+    }
+}
+
+fn show(pin: &Pin) {
+    let or_none = |value: Option<&str>| value.unwrap_or("none").to_owned();
+    println!("ref     {}", or_none(pin.git_ref.as_deref()));
+    println!("tag     {}", or_none(pin.tag.as_deref()));
+    println!("digest  {}", or_none(pin.digest.as_ref().map(Digest::as_str)));
+}
+
+impl Of {
+    fn target(&self) -> Target<'_> {
+        // A path that is no Unicode is a machine's accident; it is only shown.
+        let path = self.file.to_str().unwrap_or("kustomization");
+        Target { path, image: &self.image, source: self.source.as_deref() }
+    }
+
+    fn read(&self) -> Result<String, Fault> {
+        let path = self.file.display();
+        let bytes = fs::read(&self.file).map_err(|error| {
+            Fault::usage(format!("cannot read {path}: {error}")).help("give the path of a kustomization.yaml")
+        })?;
+        String::from_utf8(bytes).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+            Fault::refused(format!("{path}:{line}: this is not UTF-8")).help("save it as UTF-8")
+        })
+    }
+}
+
+/// Replaces a file's content in one step, so that no reader and no crash sees half of it. Its mode stays; a symbolic
+/// link stays one, and the file that it names is replaced.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let metadata = fs::metadata(&path)?;
+    let (Some(folder), true) = (path.parent(), metadata.is_file()) else {
+        return Err(std::io::Error::other("not a regular file"));
+    };
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    new.write_all(text.as_bytes())?;
+    new.as_file().set_permissions(metadata.permissions())?;
+    new.as_file().sync_all()?;
+    new.persist(&path)?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! The stage: bare repositories, a developer's checkout, an empty registry, and an infra repository from the template.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::changelog;
+use crate::fault::Fault;
+use crate::manifest;
+use crate::pipeline::{self, Pipeline};
+use crate::version::Version;
+
+/// Its presence tells that a folder is a rehearsal's, and may be emptied.
+const MARKER: &str = ".rehearsal";
+
+#[derive(Debug)]
+pub struct Stage {
+    pub dir: PathBuf,
+}
+
+impl Stage {
+    /// Takes an absent or empty folder, or empties one that an earlier rehearsal left.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let empty = !dir.exists() || fs::read_dir(dir)?.next().is_none();
+        if !empty && !dir.join(MARKER).exists() {
+            return Err(Fault::usage(format!("{} is not empty, and not from a rehearsal", dir.display()))
+                .help("give --dir an empty folder")
+                .into());
+        }
+        if !empty {
+            // The marker goes last, so that a kill in between leaves a folder that is still known.
+            for entry in fs::read_dir(dir)? {
+                let path = entry?.path();
+                match path.file_name().is_some_and(|name| name == MARKER) {
+                    true => {}
+                    false if path.is_dir() => fs::remove_dir_all(&path)?,
+                    false => fs::remove_file(&path)?,
+                }
+            }
+        }
+        fs::create_dir_all(dir)?;
+        fs::write(dir.join(MARKER), "made by cargo xtask rehearse; emptied by the next one\n")?;
+        Ok(Self { dir: dir.canonicalize()? })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub fn checkout(&self) -> PathBuf {
+        self.path("checkout")
+    }
+
+    pub fn environment(&self, name: &str) -> PathBuf {
+        self.path("environments").join(name)
+    }
+
+    /// Starts the checkout at version 0.0.0, with a pipeline that stays inside this folder.
+    pub fn prepare_checkout(&self) -> Result<()> {
+        let checkout = self.checkout();
+        let real = Pipeline::load(&checkout)?;
+        fs::write(checkout.join(pipeline::PATH), pipeline_text(&real)?)?;
+        let zero: Version = "v0.0.0".parse()?;
+        self.edit("Cargo.toml", |text| Ok(manifest::set_workspace_version(text, &zero)?))?;
+        self.edit("Cargo.lock", |text| Ok(manifest::set_lock_versions(text, &["dojo", "xtask"], &zero)?))?;
+        self.edit("CHANGELOG.md", |text| {
+            let body = changelog::unreleased(text)?;
+            let body = if body.is_empty() {
+                "### Added\n\n- What this project has so far.".to_owned()
+            } else {
+                body
+            };
+            Ok(format!("# Changelog\n\n## [Unreleased]\n\n{body}\n"))
+        })
+    }
+
+    /// Adds a migration that no earlier binary can do without: what v0.2.0 brings. Returns the file's name.
+    pub fn add_migration(&self) -> Result<String> {
+        let schema = fs::read_to_string(self.checkout().join("dojo/migrations/schema.toml"))?;
+        let mut schema: toml_edit::DocumentMut = schema.parse()?;
+        let current = schema["current"].as_integer().context("dojo/migrations/schema.toml has no current")?;
+        let next = current + 1;
+        schema["current"] = toml_edit::value(next);
+        schema["oldest_binary"] = toml_edit::value(next);
+        fs::write(self.checkout().join("dojo/migrations/schema.toml"), schema.to_string())?;
+        let name = format!("{next:04}_rehearsal.sql");
+        let sql = format!(
+            "-- oldest_binary: {next}\nCREATE TABLE rehearsal (note VARCHAR NOT NULL);\nINSERT INTO rehearsal VALUES ('v0.2.0 was here');\n"
+        );
+        fs::write(self.checkout().join("dojo/migrations").join(&name), sql)?;
+        Ok(name)
+    }
+
+    /// Adds a line to the changelog's Unreleased section.
+    pub fn note_change(&self, kind: &str, line: &str) -> Result<()> {
+        self.edit("CHANGELOG.md", |text| Ok(changelog::fill(text, &format!("### {kind}\n\n- {line}"))?))
+    }
+
+    fn edit(&self, name: &str, change: impl FnOnce(&str) -> Result<String>) -> Result<()> {
+        let path = self.checkout().join(name);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        fs::write(&path, change(&text)?).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// The rehearsal's `deploy/pipeline.yaml`: the project's names, this folder's places.
+fn pipeline_text(real: &Pipeline) -> Result<String> {
+    let Pipeline { image, repository, .. } = real;
+    let [staging, production] = free_ports()?;
+    Ok(format!(
+        "# Written by `cargo xtask rehearse`: everything lies in this rehearsal's folder.
+image: {image}
+registry: oci:../registry
+repository: {repository}
+branch: master
+infra: {{url: ../infra.git, branch: main}}
+environments:
+  - name: staging
+    kustomization: dojo/staging/kustomization.yaml
+    accepts: [edge, sha, release]
+    url: http://127.0.0.1:{staging}
+  - name: production
+    kustomization: dojo/production/kustomization.yaml
+    accepts: [release]
+    after: staging
+    url: http://127.0.0.1:{production}
+"
+    ))
+}
+
+/// Two ports nobody listens on; both are held until both are known, so that they differ.
+fn free_ports() -> Result<[u16; 2]> {
+    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    Ok([held[0].local_addr()?.port(), held[1].local_addr()?.port()])
+}
+
+/// Copies a folder's files and folders.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

