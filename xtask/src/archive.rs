@@ -4,6 +4,8 @@
 //! file is refused by name. Left out: images for several platforms side by side, and zstd layers.
 
 mod checked;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;

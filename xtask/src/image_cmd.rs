@@ -23,13 +23,9 @@ const OUT: &str = "target/image";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Build the image of the work tree
     Build(Build),
-    /// Send a built image to the registry
     Push(Push),
-    /// Load a built image into the local docker or podman
     Load(Load),
-    /// Show what an image is: digest, labels, layers by size
     Inspect(Inspect),
 }
 

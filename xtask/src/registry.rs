@@ -8,6 +8,8 @@ mod http;
 mod layout;
 mod push;
 mod remote;
+#[cfg(test)]
+mod tests;
 mod unpack;
 
 use std::io::Read;

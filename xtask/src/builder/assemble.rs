@@ -173,3 +173,63 @@ fn write(writer: impl Write, layers: &mut [Written], config: &[u8], reference: &
 fn blob(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::image::Schema;
+
+    fn labels() -> Labels {
+        Labels {
+            revision: "0123456789abcdef0123456789abcdef01234567".into(),
+            version: "0.1.0".into(),
+            source: "https://github.com/blogle/dojo".into(),
+            created: "2026-01-02T03:04:05Z".into(),
+            schema: Schema { current: 1, oldest_binary: 1 },
+        }
+    }
+
+    #[test]
+    fn the_same_binary_gives_the_same_bytes_whatever_its_times_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = |name: &str| {
+            let binary = folder.path().join(name);
+            fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+            let archive = folder.path().join(format!("{name}.tar"));
+            assemble(&binary, &labels(), "dojo:sha-0123456789ab", &archive).unwrap();
+            fs::read(archive).unwrap()
+        };
+        let first = made("one");
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        assert!(first == made("two"), "the archives differ");
+    }
+
+    #[test]
+    fn the_layers_hold_what_the_service_needs() {
+        let names = |tree: &Tree| {
+            let mut tar = tar::Archive::new(io::Cursor::new(tree.write(Vec::new()).unwrap()));
+            let entries = tar.entries().unwrap().map(|entry| {
+                let entry = entry.unwrap();
+                let header = entry.header();
+                let owner = (header.uid().unwrap(), header.gid().unwrap());
+                assert_eq!(header.mtime().unwrap(), super::super::tree::MTIME);
+                (entry.path().unwrap().display().to_string(), header.mode().unwrap(), owner)
+            });
+            entries.collect::<Vec<_>>()
+        };
+        let base = names(&base());
+        for expected in
+            [("app/", 0o755, (1000, 1000)), ("data/", 0o755, (1000, 1000)), ("tmp/", 0o1777, (0, 0))]
+        {
+            let expected = (expected.0.to_owned(), expected.1, expected.2);
+            assert!(base.contains(&expected), "{expected:?} is not in {base:?}");
+        }
+        let program = names(&program(&std::env::current_exe().unwrap()));
+        assert_eq!(program.last().unwrap(), &("bin/dojo".to_owned(), 0o755, (0, 0)));
+        let needed = needed(&std::env::current_exe().unwrap()).unwrap();
+        let shared = names(&shared(&needed));
+        assert!(shared.iter().any(|(name, ..)| name.ends_with("/libc.so.6")), "{shared:?}");
+    }
+}

@@ -91,6 +91,8 @@ pub struct Auth {
     host: String,
     search: OnceLock<Search>,
     granted: Mutex<Granted>,
+    /// Held while asking, so that threads ask once; apart from `granted`, which an error on the way reads.
+    renewal: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -107,7 +109,12 @@ impl fmt::Debug for Granted {
 
 impl Auth {
     pub fn new(host: &str) -> Self {
-        Self { host: host.to_owned(), search: OnceLock::new(), granted: Mutex::default() }
+        Self {
+            host: host.to_owned(),
+            search: OnceLock::new(),
+            granted: Mutex::default(),
+            renewal: Mutex::default(),
+        }
     }
 
     /// The `Authorization` header to send, if one was granted.
@@ -123,14 +130,13 @@ impl Auth {
         fetch: impl FnOnce(Option<&Credentials>) -> anyhow::Result<Option<String>>,
     ) -> anyhow::Result<Option<String>> {
         let credentials = self.credentials();
-        let mut granted = self.granted();
-        if let Some(current) = granted.headers.get(&access)
-            && Some(current.as_str()) != rejected
-        {
-            return Ok(Some(current.clone()));
+        let _renewal = self.renewal.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.header(access);
+        if current.is_some() && current.as_deref() != rejected {
+            return Ok(current);
         }
-        granted.headers.remove(&access);
         let Some(header) = fetch(credentials)? else { return Ok(None) };
+        let mut granted = self.granted();
         granted.secrets.extend(header.split_once(' ').map(|(_, secret)| secret.to_owned()));
         granted.headers.insert(access, header.clone());
         Ok(Some(header))
@@ -233,6 +239,10 @@ mod tests {
             format!("{auth:?} {} {}", auth.advice(), auth.scrub(&format!("bad token s3cret, {header}")));
         assert!(!shown.contains("s3cret") && !shown.contains(&header["Basic ".len()..]), "{shown}");
         assert!(auth.advice().contains("GITHUB_TOKEN"));
+        // An error on the way to a new header is scrubbed, too.
+        let renewed =
+            auth.renew(Access::Pull, Some(&header), |_| Ok(Some(auth.scrub("Bearer s3cret")))).unwrap();
+        assert_eq!(renewed.as_deref(), Some("Bearer ***"));
     }
 
     #[test]

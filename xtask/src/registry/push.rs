@@ -18,6 +18,7 @@ use crate::image::{Digest, Image, Layer, is_fixed, may_carry};
 
 /// The most layers that are under way at once.
 const WORKERS: usize = 4;
+const PIECE: usize = 1 << 16;
 
 /// What happened since the last call, to draw progress from.
 #[derive(Clone, Copy, Debug)]
@@ -137,13 +138,15 @@ fn compress(layer: &Layer, file: NamedTempFile) -> anyhow::Result<(NamedTempFile
     let hashing = Hashing::new(BufWriter::new(file));
     let mut encoder = GzBuilder::new().mtime(0).write(hashing, Compression::default());
     let mut tar = layer.open()?;
-    let mut buffer = vec![0; 1 << 16];
+    // Deflate's output depends on how its input is cut into pieces, and readers give pieces of any size.
+    let mut piece = Vec::with_capacity(PIECE);
     loop {
-        let length = tar.read(&mut buffer).map_err(cause)?;
-        if length == 0 {
+        piece.clear();
+        tar.by_ref().take(PIECE as u64).read_to_end(&mut piece).map_err(cause)?;
+        if piece.is_empty() {
             break;
         }
-        encoder.write_all(&buffer[..length]).context("compressing a layer")?;
+        encoder.write_all(&piece).context("compressing a layer")?;
     }
     let (writer, digest, length) = encoder.finish().context("compressing a layer")?.finish();
     let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
