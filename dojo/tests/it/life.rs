@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::dojo::{Service, TOKEN, Volume};
+use crate::dojo::{Ran, Service, TOKEN, Volume};
 
 #[test]
 fn sigterm_lets_a_begun_request_end_while_the_service_is_unready() {
@@ -69,8 +69,8 @@ fn a_port_that_is_taken_is_named() {
     let volume = Volume::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ran = volume.command(&["serve"]).env("DOJO_LISTEN", &address).output().unwrap();
-    crate::dojo::Ran::from(ran).refused(1, &["cannot listen on", &address]);
+    let ran = Ran::of(volume.command(&["serve"]).env("DOJO_LISTEN", &address));
+    ran.refused(1, &["cannot listen on", &address]);
 }
 
 /// A request whose body is not complete yet, and what is missing.
