@@ -80,13 +80,15 @@ fn half_a_post(service: &Service) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(service.address).unwrap();
     let head = format!(
         "POST /v1/accounts HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{first}",
+         Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    // Another request that is answered shows that the accept loop is past this one.
-    assert_eq!(service.get("/healthz").status, 200);
-    std::thread::sleep(Duration::from_millis(200));
+    // The service says so once it waits for the body, so the request is begun.
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut go_on).unwrap();
+    assert!(go_on.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&go_on));
+    stream.write_all(first.as_bytes()).unwrap();
     (stream, rest.to_owned())
 }
 
