@@ -20,6 +20,7 @@ fn sigterm_lets_a_begun_request_end_while_the_service_is_unready() {
     let refused = service.post("/v1/accounts", &json!({"name": "Late"}));
     refused.is_problem(503, "stopping");
     assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.headers["connection"], "close");
     assert_eq!(service.get("/healthz").status, 200);
 
     slow.write_all(rest.as_bytes()).unwrap();
