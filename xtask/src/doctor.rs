@@ -54,9 +54,9 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     }
     let rows = findings.into_iter().map(|finding| {
         let mark = if finding.found { "ok" } else { "-" };
-        vec![mark.to_owned(), finding.what, finding.detail, finding.purpose.to_owned()]
+        vec![mark.to_owned(), finding.what, finding.purpose.to_owned(), finding.detail]
     });
-    println!("{}", terminal::table(&["", "WHAT", "FOUND", "FOR"], rows.collect()));
+    println!("{}", terminal::table(&["", "WHAT", "FOR", "FOUND"], rows.collect()));
     Ok(())
 }
 
