@@ -52,11 +52,13 @@
         src = ./dojo/engine;
         cargoLock.lockFile = ./dojo/engine/Cargo.lock;
         doCheck = false;
-        # They lie in the build folder of the crate that compiled them, whose name has a hash in it.
+        # They lie in the build folder of the crate that compiled them, whose name has a hash in it; linked against, the
+        # first has the name that the crate asks for.
         postInstall = ''
           mkdir -p $out/lib
-          find "''${CARGO_TARGET_DIR:-target}" -path '*/build/libduckdb-sys-*/out/*' -name 'libduckdb_static*.a' \
-            -exec cp {} $out/lib/ \;
+          made() { find "''${CARGO_TARGET_DIR:-target}" -path '*/build/libduckdb-sys-*/out/*' -name "$1" | head -n 1; }
+          cp "$(made libduckdb.a)" $out/lib/libduckdb_static.a
+          cp "$(made libduckdb_static_extension_autoregister.a)" $out/lib/
           test -s $out/lib/libduckdb_static.a
           test -s $out/lib/libduckdb_static_extension_autoregister.a
         '';

@@ -54,9 +54,9 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     }
     let rows = findings.into_iter().map(|finding| {
         let mark = if finding.found { "ok" } else { "-" };
-        vec![mark.to_owned(), finding.what, finding.detail, finding.purpose.to_owned()]
+        vec![mark.to_owned(), finding.what, finding.purpose.to_owned(), finding.detail]
     });
-    println!("{}", terminal::table(&["", "WHAT", "FOUND", "FOR"], rows.collect()));
+    println!("{}", terminal::table(&["", "WHAT", "FOR", "FOUND"], rows.collect()));
     Ok(())
 }
 
@@ -82,8 +82,10 @@ fn remotes(root: &Path) -> Vec<Finding> {
     let ask = |remote: &str, reference: &str| {
         git.remote_ref(remote, reference).map_err(|e| e.to_string()).and_then(found)
     };
-    let tags = Registry::open(pipeline.registry(), root).and_then(|registry| registry.tags());
-    let tags = tags.map(|tags| format!("{} tags", tags.len())).map_err(|error| error.to_string());
+    let registry = Registry::open(pipeline.registry(), root).map_err(|error| error.to_string());
+    let login = registry.as_ref().map_err(String::clone).and_then(Registry::login);
+    let tags = registry.and_then(|registry| registry.tags().map_err(|error| error.to_string()));
+    let tags = tags.map(|tags| format!("{} tags", tags.len()));
     let mut findings = vec![
         finding(&format!("origin {}", pipeline.branch), ask("origin", &branch), "release"),
         finding(
@@ -92,6 +94,12 @@ fn remotes(root: &Path) -> Vec<Finding> {
             "promote, rollback, status",
         ),
         finding(pipeline.registry(), tags, "every image"),
+        finding("registry login", login, "ci publish, image push"),
+        finding(
+            "git identity",
+            git.identity().map_err(|error| error.to_string()),
+            "release, promote, rollback",
+        ),
     ];
     for environment in &pipeline.environments {
         let observed = match service::observe(&environment.url) {

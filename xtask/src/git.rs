@@ -295,7 +295,7 @@ fn succeed(command: Cmd<'_>) -> Result<String> {
         return Ok(text(&output.stdout));
     }
     let named = without_credentials(&named.chars().take(200).collect::<String>());
-    anyhow::bail!("{named}: {}", one_line(&text(&output.stderr)))
+    anyhow::bail!("{} (from {named})", one_line(&text(&output.stderr)))
 }
 
 fn text(bytes: &[u8]) -> String {

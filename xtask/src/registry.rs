@@ -52,6 +52,14 @@ impl Registry {
         }
     }
 
+    /// Whose credentials a remote would get, or why none; a folder needs none.
+    pub fn login(&self) -> Result<String, String> {
+        match self {
+            Self::Layout(_) => Ok("a folder needs none".to_owned()),
+            Self::Remote(remote) => remote.login(),
+        }
+    }
+
     /// All tags, sorted; none if the repository does not exist yet.
     pub fn tags(&self) -> anyhow::Result<Vec<String>> {
         let mut tags = match self {

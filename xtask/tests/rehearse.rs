@@ -50,6 +50,7 @@ fn the_whole_story() {
         leaves_its_work(&dir, &result);
         assert_eq!(alive_in(&dir), Vec::<String>::new());
     }
+    a_lost_race_is_planned_again(&dir);
     foreign_folders_are_left_alone(folder.path());
 }
 
@@ -84,21 +85,73 @@ fn tells_the_story(result: &Value) {
     assert_eq!(result["ledgers"]["production"]["transactions"], 12);
 }
 
+fn git(repository: &Path, args: &[&str]) -> String {
+    let identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.invalid"];
+    let output = Command::new("git").arg("-C").arg(repository).args(identity).args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A push that meets another one in flight: the remote's update hook moves the branch before git does.
+fn a_lost_race_is_planned_again(dir: &Path) {
+    let infra = dir.join("infra.git");
+    let hook = infra.join("hooks/update");
+    let once =
+        "#!/bin/sh\n[ -e raced ] || { touch raced; git update-ref refs/heads/main refs/heads/theirs; }\n";
+    std::fs::write(&hook, once).unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let theirs = |change: &dyn Fn(&Path)| {
+        let work = dir.join("theirs");
+        git(dir, &["clone", "--quiet", "infra.git", "theirs"]);
+        change(&work.join("dojo/staging/kustomization.yaml"));
+        git(&work, &["commit", "--quiet", "--all", "--allow-empty", "--message", "theirs"]);
+        git(&work, &["push", "--quiet", "--force", "origin", "HEAD:refs/heads/theirs"]);
+        std::fs::remove_dir_all(work).unwrap();
+        let _ = std::fs::remove_file(infra.join("raced"));
+    };
+    let xtask = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        for name in ["GIT_AUTHOR", "GIT_COMMITTER"] {
+            command.env(format!("{name}_NAME"), "Me").env(format!("{name}_EMAIL"), "me@example.invalid");
+        }
+        command.current_dir(dir.join("checkout")).args(args).output().unwrap()
+    };
+
+    theirs(&|_| {});
+    let output = xtask(&["rollback", "staging", "--to", "v0.2.0", "--yes"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let log = git(&infra, &["log", "--format=%s", "-2", "main"]);
+    assert_eq!(
+        log, "dojo: staging v0.2.1 -> v0.2.0\ntheirs",
+        "another's unrelated commit stays, and ours follows"
+    );
+
+    theirs(&|file| {
+        let text = std::fs::read_to_string(file).unwrap();
+        std::fs::write(file, text.replace("v0.2.0", "v0.1.0")).unwrap();
+    });
+    let output = xtask(&["promote", "staging", "v0.2.1", "--yes"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("somebody else changed staging"), "{stderr}");
+    assert!(stderr.contains("promote staging: v0.1.0 -> v0.2.1"), "the new plan is shown: {stderr}");
+    assert_eq!(
+        git(&infra, &["rev-parse", "main"]),
+        git(&infra, &["rev-parse", "theirs"]),
+        "nothing was forced"
+    );
+}
+
 fn leaves_its_work(dir: &Path, result: &Value) {
     assert_eq!(result["directory"], dir.to_str().unwrap());
-    let git = |repository: &str, args: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(dir.join(repository)).args(args).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
     assert_eq!(
-        git("origin.git", &["tag", "--list"]).lines().collect::<Vec<_>>(),
+        git(&dir.join("origin.git"), &["tag", "--list"]).lines().collect::<Vec<_>>(),
         ["v0.1.0", "v0.2.0", "v0.2.1"]
     );
-    assert_eq!(git("origin.git", &["cat-file", "-t", "v0.2.0"]).trim(), "tag");
-    let log = git("infra.git", &["log", "--format=%s", "-1", "main"]);
-    assert_eq!(log.trim(), "dojo: production v0.2.1 -> v0.2.0");
-    let kustomization = git("infra.git", &["show", "main:dojo/production/kustomization.yaml"]);
+    assert_eq!(git(&dir.join("origin.git"), &["cat-file", "-t", "v0.2.0"]), "tag");
+    let log = git(&dir.join("infra.git"), &["log", "--format=%s", "-1", "main"]);
+    assert_eq!(log, "dojo: production v0.2.1 -> v0.2.0");
+    let kustomization = git(&dir.join("infra.git"), &["show", "main:dojo/production/kustomization.yaml"]);
     assert!(kustomization.contains("?ref=v0.2.0"), "{kustomization}");
     assert!(kustomization.contains("digest: sha256:"), "{kustomization}");
 

@@ -30,7 +30,7 @@ fn a_bad_value_is_named_with_what_is_allowed() {
         ("DOJO_TOKEN_FILE", "/nonexistent/tokens", "one token a line"),
     ] {
         for command in [&["serve"][..], &["check", "--config"]] {
-            let ran = Ran::from(volume.command(command).env(name, value).output().unwrap());
+            let ran = Ran::of(volume.command(command).env(name, value));
             ran.refused(2, &[name, value, allowed]);
         }
     }
@@ -41,7 +41,7 @@ fn a_bad_value_is_named_with_what_is_allowed() {
 fn check_config_does_not_touch_the_volume() {
     let volume = Volume::fresh();
     let mut command = volume.command(&["check", "--config"]);
-    let ran = Ran::from(command.env("DOJO_DB_PATH", "/nonexistent/ledger.duckdb").output().unwrap());
+    let ran = Ran::of(command.env("DOJO_DB_PATH", "/nonexistent/ledger.duckdb"));
     ran.refused(0, &["/nonexistent/ledger.duckdb", "production", "token, from"]);
     assert!(!ran.text.contains(crate::dojo::TOKEN));
 }
@@ -51,12 +51,12 @@ fn a_missing_file_is_an_error_outside_dev() {
     let volume = Volume::fresh();
     for environment in ["production", "staging"] {
         for command in [&["serve"][..], &["migrate"], &["migrate", "--plan"], &["check"], &["backup", "x"]] {
-            let ran = Ran::from(volume.command(command).env("DOJO_ENV", environment).output().unwrap());
+            let ran = Ran::of(volume.command(command).env("DOJO_ENV", environment));
             ran.refused(3, &["there is no ledger at", "ledger.duckdb", "dojo init"]);
         }
     }
     assert_eq!(volume.names("."), ["tokens"]);
-    let ran = Ran::from(volume.command(&["migrate"]).env("DOJO_ENV", "dev").output().unwrap());
+    let ran = Ran::of(volume.command(&["migrate"]).env("DOJO_ENV", "dev"));
     ran.refused(0, &[&format!("schema {}", schema())]);
 }
 
@@ -163,7 +163,7 @@ fn a_backup_holds_what_the_log_holds_and_overwrites_nothing() {
     assert_eq!(volume.names("elsewhere"), ["copy.duckdb"]);
     volume.run(&["backup", "elsewhere/copy.duckdb"]).refused(3, &["exists already"]);
     let mut check = volume.command(&["check"]);
-    let ran = Ran::from(check.env("DOJO_DB_PATH", volume.path("elsewhere/copy.duckdb")).output().unwrap());
+    let ran = Ran::of(check.env("DOJO_DB_PATH", volume.path("elsewhere/copy.duckdb")));
     ran.refused(0, &["is sound", "sequence 1, 1 accounts"]);
 }
 

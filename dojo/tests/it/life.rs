@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::dojo::{Service, TOKEN, Volume};
+use crate::dojo::{Ran, Service, TOKEN, Volume};
 
 #[test]
 fn sigterm_lets_a_begun_request_end_while_the_service_is_unready() {
@@ -20,6 +20,7 @@ fn sigterm_lets_a_begun_request_end_while_the_service_is_unready() {
     let refused = service.post("/v1/accounts", &json!({"name": "Late"}));
     refused.is_problem(503, "stopping");
     assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.headers["connection"], "close");
     assert_eq!(service.get("/healthz").status, 200);
 
     slow.write_all(rest.as_bytes()).unwrap();
@@ -69,8 +70,8 @@ fn a_port_that_is_taken_is_named() {
     let volume = Volume::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ran = volume.command(&["serve"]).env("DOJO_LISTEN", &address).output().unwrap();
-    crate::dojo::Ran::from(ran).refused(1, &["cannot listen on", &address]);
+    let ran = Ran::of(volume.command(&["serve"]).env("DOJO_LISTEN", &address));
+    ran.refused(1, &["cannot listen on", &address]);
 }
 
 /// A request whose body is not complete yet, and what is missing.
@@ -80,13 +81,15 @@ fn half_a_post(service: &Service) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(service.address).unwrap();
     let head = format!(
         "POST /v1/accounts HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{first}",
+         Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    // Another request that is answered shows that the accept loop is past this one.
-    assert_eq!(service.get("/healthz").status, 200);
-    std::thread::sleep(Duration::from_millis(200));
+    // The service says so once it waits for the body, so the request is begun.
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut go_on).unwrap();
+    assert!(go_on.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&go_on));
+    stream.write_all(first.as_bytes()).unwrap();
     (stream, rest.to_owned())
 }
 

@@ -147,6 +147,14 @@ impl Auth {
         search.found.as_ref()
     }
 
+    /// Whose credentials would be sent and where they were found; or where they were looked for.
+    pub fn login(&self) -> Result<String, String> {
+        match self.credentials() {
+            Some(found) => Ok(format!("{} from {}", found.user, found.from)),
+            None => Err(self.search.get().map_or_else(String::new, |search| search.looked.join("; "))),
+        }
+    }
+
     /// What to tell somebody whom the registry turned away.
     pub fn advice(&self) -> String {
         let Some(search) = self.search.get() else {

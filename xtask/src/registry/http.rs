@@ -28,7 +28,7 @@ pub struct Http {
     pub origin: String,
     host: String,
     name: String,
-    auth: Auth,
+    pub auth: Auth,
 }
 
 pub struct Request<'a> {

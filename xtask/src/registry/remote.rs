@@ -49,6 +49,11 @@ impl Remote {
         Ok(Self { http, location: bare.to_owned(), name: name.to_owned() })
     }
 
+    /// See [`super::auth::Auth::login`].
+    pub fn login(&self) -> Result<String, String> {
+        self.http.auth.login()
+    }
+
     pub fn tags(&self) -> anyhow::Result<Vec<String>> {
         #[derive(serde::Deserialize)]
         struct Page {
