@@ -16,9 +16,9 @@ ci *args:
 test:
     cargo xtask ci test
 
-# The tests with many more `kill -9` of the service under writes
+# The tests with many more `kill -9` of the service under writes, and more interrupts of the rehearsal
 soak kills="200":
-    DOJO_KILLS={{ kills }} cargo xtask ci test
+    DOJO_KILLS={{ kills }} DOJO_INTERRUPTS=20 cargo xtask ci test
 
 # The rendered manifests of every environment against the rules
 check:
