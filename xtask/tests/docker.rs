@@ -82,6 +82,9 @@ fn the_service_keeps_its_ledger_over_a_restart() {
     let xtask = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(args).current_dir(root).env("DOCKER_HOST", docker.host());
+        // Where the rehearsal builds too: what both need in release form is compiled once.
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("rehearsal-build");
+        command.env("CARGO_TARGET_DIR", target);
         succeeded(args, &command.output().unwrap())
     };
     xtask(&["image", "build", "--builder", "cargo", "--out", folder]);
