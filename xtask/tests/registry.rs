@@ -257,7 +257,10 @@ fn a_registry_that_stumbles_is_tried_again() {
 fn credentials_stay_with_their_host_and_out_of_errors() {
     let project = Project::built();
     // It is where an upload and a redirect are sent on to, and must not learn who we are; it even asks.
-    let thief = Server::start(|_| Answer::new(401).header("WWW-Authenticate", r#"Basic realm="give""#));
+    let thief = Server::start(|request| {
+        let challenge = format!(r#"Bearer realm="http://{}/token""#, request.host);
+        Answer::new(401).header("WWW-Authenticate", &challenge)
+    });
     let elsewhere = thief.url();
     let registry = Server::start(move |request| match (&request.authorization, request.method.as_str()) {
         (None, _) => Answer::new(401).header("WWW-Authenticate", r#"Basic realm="registry""#),
