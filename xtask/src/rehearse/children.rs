@@ -79,7 +79,8 @@ impl Children {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != pid);
     }
 
-    /// Ends every group; the lock stays held, so that nothing new can start.
+    /// Ends every group. The lock stays held for good, so that nothing new can start, and so that whoever sees a child
+    /// end waits here for the process's end instead of reporting a failure.
     pub fn end_all(&self) {
         let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for pid in groups.iter() {
@@ -93,6 +94,7 @@ impl Children {
         for pid in groups.iter() {
             let _ = kill_process_group(*pid, Signal::KILL);
         }
+        std::mem::forget(groups);
     }
 }
 
