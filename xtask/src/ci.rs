@@ -71,7 +71,7 @@ fn test(require_tools: bool, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Lines are `TEST\tPROGRAM\tPACKAGE`, written by the tests themselves: libtest hides what a passing test prints.
+/// Lines are `TEST\tWHAT\tREMEDY`, written by the tests themselves: libtest hides what a passing test prints.
 fn tell_skips(skips: &str) {
     let lines: Vec<_> = skips.lines().collect();
     if lines.is_empty() {
@@ -82,6 +82,6 @@ fn tell_skips(skips: &str) {
     for line in lines {
         let mut fields = line.split('\t');
         let mut next = || fields.next().unwrap_or("?");
-        println!("  {}: needs {} (package {})", next(), next(), next());
+        println!("  {}: needs {} ({})", next(), next(), next());
     }
 }
