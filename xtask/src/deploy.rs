@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::changelog;
 use crate::fault::Fault;
 use crate::git::{Git, Push};
-use crate::image::{Digest, sha_tag};
+use crate::image::{Digest, is_fixed, sha_tag};
 use crate::infra::{Change, Infra};
 use crate::kustomization::Pin;
 use crate::pipeline::{Accepts, Environment, Pipeline};
@@ -56,6 +56,9 @@ pub struct RollbackArgs {
 
 #[derive(Debug, clap::Args)]
 struct How {
+    /// The data file's schema, read by you where it lies; counts only while the service does not answer.
+    #[arg(long, value_name = "N")]
+    file_schema: Option<u32>,
     /// Print the plan and stop; needs no right to write.
     #[arg(long)]
     dry_run: bool,
@@ -68,11 +71,11 @@ struct How {
 }
 
 pub fn promote(args: &PromoteArgs, root: &Path) -> Result<()> {
-    Deploy::new(root, Verb::Promote, &args.environment, args.image.as_deref())?.run(&args.how)
+    Deploy::new(root, Verb::Promote, &args.environment, args.image.as_deref(), &args.how)?.run()
 }
 
 pub fn rollback(args: &RollbackArgs, root: &Path) -> Result<()> {
-    Deploy::new(root, Verb::Rollback, &args.environment, args.to.as_deref())?.run(&args.how)
+    Deploy::new(root, Verb::Rollback, &args.environment, args.to.as_deref(), &args.how)?.run()
 }
 
 /// One environment on its way to another pin.
@@ -80,6 +83,7 @@ struct Deploy<'a> {
     verb: Verb,
     environment: Environment,
     asked: Option<&'a str>,
+    how: &'a How,
     pipeline: Pipeline,
     project: Git,
     registry: Registry,
@@ -87,21 +91,25 @@ struct Deploy<'a> {
 }
 
 impl<'a> Deploy<'a> {
-    fn new(root: &Path, verb: Verb, environment: &str, asked: Option<&'a str>) -> Result<Self> {
+    fn new(root: &Path, verb: Verb, environment: &str, asked: Option<&'a str>, how: &'a How) -> Result<Self> {
         let pipeline = Pipeline::load(root)?;
         let environment = pipeline.environment(environment)?.clone();
         let registry = Registry::open(pipeline.registry(), root)?;
         let spinner = terminal::Spinner::start(format!("reading {}", pipeline.infra.url));
         let infra = Infra::clone(&pipeline, root)?;
         drop(spinner);
-        Ok(Self { verb, environment, asked, pipeline, project: Git::at(root), registry, infra })
+        Ok(Self { verb, environment, asked, how, pipeline, project: Git::at(root), registry, infra })
     }
 
-    fn run(&mut self, how: &How) -> Result<()> {
+    fn run(&mut self) -> Result<()> {
+        let how = self.how;
         let service = self.pipeline.service().to_owned();
         let mut plan = plan::plan(&self.gather()?)?;
-        if !how.json {
-            println!("{plan}");
+        match how.json {
+            false => println!("{plan}"),
+            // Whoever is asked has to see what for.
+            true if !how.yes => eprintln!("{plan}"),
+            true => {}
         }
         if how.dry_run || !plan.change {
             return finish(how, &plan, None);
@@ -138,11 +146,17 @@ impl<'a> Deploy<'a> {
     fn gather(&self) -> Result<Facts> {
         let from = self.infra.pin(&self.environment)?;
         let history = self.infra.history(&self.environment)?;
-        let to = self.candidate(&self.target(&from, &history)?)?;
+        let to = match self.verb {
+            Verb::Promote => self.newcomer()?,
+            Verb::Rollback => self.predecessor(&from, &history)?,
+        };
         let spinner = terminal::Spinner::start(format!("asking {}", self.environment.url));
         let before = self.before()?;
         let observed = service::observe(&self.environment.url);
         drop(spinner);
+        let downgrade =
+            observed.report().map_or(self.how.file_schema, |report| Some(report.version.schema.file));
+        let downgrade = downgrade.is_some_and(|file| file > to.labels.schema.current);
         let migrations = match &to.commit {
             Some(commit) => self.project.list(commit, "dojo/migrations")?,
             None => Vec::new(),
@@ -150,14 +164,30 @@ impl<'a> Deploy<'a> {
         Ok(Facts {
             verb: self.verb,
             environment: self.environment.clone(),
+            pinned_schemas: if observed.report().is_none() {
+                self.pinned_schemas(&history)
+            } else {
+                Vec::new()
+            },
+            released: if downgrade { self.released()? } else { Vec::new() },
+            migrations: migrations.into_iter().filter(|name| name.ends_with(".sql")).collect(),
+            told_schema: self.how.file_schema.filter(|_| observed.report().is_none()),
             from,
             observed,
             before,
-            highest_pinned: history.iter().filter_map(Change::schema).max(),
-            released: self.released()?,
-            migrations: migrations.into_iter().filter(|name| name.ends_with(".sql")).collect(),
             to,
         })
+    }
+
+    /// The schema of every image that was pinned here: by the registry's label, else by the commit's trailer.
+    fn pinned_schemas(&self, history: &[Change]) -> Vec<Option<u32>> {
+        let pinned = history.iter().filter(|change| !change.pin.as_ref().is_some_and(plan::nothing_yet));
+        let schema = |change: &Change| {
+            let digest = change.pin.as_ref()?.digest.as_ref()?;
+            let label = self.registry.labels(digest).map(|labels| labels.schema.current).ok();
+            label.or_else(|| change.schema())
+        };
+        pinned.map(schema).collect()
     }
 
     fn before(&self) -> Result<Option<Before>> {
@@ -169,25 +199,52 @@ impl<'a> Deploy<'a> {
         Ok(Some(Before { name: name.to_owned(), pin, observed: service::observe(&environment.url) }))
     }
 
-    /// The tag to pin: the one that was asked for, or the verb's default.
-    fn target(&self, from: &Pin, history: &[Change]) -> Result<String> {
-        match (self.asked, self.verb) {
-            (Some(asked), _) => Ok(asked.to_owned()),
-            (None, Verb::Promote) => self.newest(),
-            (None, Verb::Rollback) => previous(from, history).with_context(|| {
-                Fault::refused(format!(
-                    "the history of {} has no earlier pin to return to",
-                    self.environment.kustomization
-                ))
-                .help("name one with --to")
-            }),
+    /// What a promotion brings: what was asked for, or the newest.
+    fn newcomer(&self) -> Result<Candidate> {
+        let asked = self.asked.map_or_else(|| self.newest(), |asked| Ok(asked.to_owned()))?;
+        let asked = canonical(&asked);
+        if asked != "edge" && !is_fixed(&asked) {
+            return Err(Fault::usage(format!("{asked} is no image to promote"))
+                .help("name a version (v0.1.0), a commit's tag (sha-…), or edge")
+                .into());
         }
+        self.candidate(&asked, self.digest(&asked)?)
+    }
+
+    /// What a rollback returns to: an image that ran here, by the digest that it had then.
+    fn predecessor(&self, from: &Pin, history: &[Change]) -> Result<Candidate> {
+        let pins = || history.iter().filter_map(|change| fixed(change.pin.as_ref()?));
+        let found = match self.asked.map(canonical) {
+            Some(asked) => pins().find(|(tag, _)| *tag == asked).ok_or_else(|| {
+                let mut ran: Vec<_> = pins().map(|(tag, _)| tag).collect();
+                ran.dedup();
+                Fault::refused(format!("{} never ran {asked}", self.environment.name)).help(format!(
+                    "a rollback returns to what ran there: {}; anything else is promoted",
+                    ran.join(", ")
+                ))
+            })?,
+            // Rolled back already, and the same command again: it must not go one further.
+            None if history.first().is_some_and(|newest| newest.bad().is_some()) && fixed(from).is_some() => {
+                fixed(from).context("a pin without a digest")?
+            }
+            None => {
+                let bad: Vec<_> = history.iter().filter_map(Change::bad).collect();
+                let mut earlier = pins().filter(|(_, digest)| Some(digest) != from.digest.as_ref());
+                earlier.find(|(_, digest)| !bad.contains(digest)).ok_or_else(|| {
+                    let path = &self.environment.kustomization;
+                    Fault::refused(format!("the history of {path} has no earlier pin to return to"))
+                        .help("name one with --to")
+                })?
+            }
+        };
+        self.candidate(&found.0, found.1)
     }
 
     fn newest(&self) -> Result<String> {
         if let Some(before) = &self.environment.after {
             let pin = self.infra.pin(self.pipeline.environment(before)?)?;
-            return pin.tag.filter(|tag| tag != "v0.0.0").with_context(|| {
+            let tag = pin.tag.clone().filter(|_| !plan::nothing_yet(&pin));
+            return tag.with_context(|| {
                 Fault::refused(format!("{before} runs nothing yet"))
                     .help(format!("cargo xtask promote {before}"))
             });
@@ -207,23 +264,23 @@ impl<'a> Deploy<'a> {
         let mut released = Vec::new();
         for tag in self.registry.tags()? {
             let Some(version) = Version::from_tag(&tag) else { continue };
-            if let Some(digest) = self.registry.resolve(&tag)? {
-                released.push((version, self.registry.labels(&digest)?.schema.current));
+            // A tag of before this tool has no labels, and is no version to return to.
+            if let Some(digest) = self.registry.resolve(&tag)?
+                && let Ok(labels) = self.registry.labels(&digest)
+            {
+                released.push((version, labels.schema.current));
             }
         }
         Ok(released)
     }
 
-    fn candidate(&self, asked: &str) -> Result<Candidate> {
-        let version = Version::from_tag(asked).or_else(|| asked.parse().ok());
-        let asked = version.as_ref().map_or_else(|| asked.to_owned(), Version::to_string);
-        let digest = self.digest(&asked)?;
+    fn candidate(&self, tag: &str, digest: Digest) -> Result<Candidate> {
         let labels = self.registry.labels(&digest)?;
-        let (name, kind, git_ref) = match (&version, asked.as_str()) {
-            (Some(_), _) => (asked.clone(), Accepts::Release, asked.clone()),
+        let (name, kind, git_ref) = match (Version::from_tag(tag), tag) {
+            (Some(_), _) => (tag.to_owned(), Accepts::Release, tag.to_owned()),
             // edge itself is never pinned: it moves.
             (None, "edge") => (sha_tag(&labels.revision), Accepts::Edge, labels.revision.clone()),
-            (None, _) => (asked.clone(), Accepts::Sha, labels.revision.clone()),
+            (None, _) => (tag.to_owned(), Accepts::Sha, labels.revision.clone()),
         };
         let commit = self.commit(kind, &git_ref)?;
         Ok(Candidate { name, kind, git_ref, commit, digest, labels })
@@ -278,14 +335,15 @@ impl<'a> Deploy<'a> {
     }
 }
 
-/// The newest pin in the history that is neither the present one nor one that was rolled back from.
-fn previous(from: &Pin, history: &[Change]) -> Option<String> {
-    let bad: Vec<_> = history.iter().filter_map(Change::bad).collect();
-    let pins = history.iter().filter_map(|change| change.pin.as_ref());
-    let earlier = pins.filter(|pin| pin.digest != from.digest && !plan::nothing_yet(pin));
-    earlier
-        .filter(|pin| pin.digest.as_ref().is_none_or(|digest| !bad.contains(digest)))
-        .find_map(|pin| pin.tag.clone())
+/// A version as it is tagged, also where the `v` was left out.
+fn canonical(asked: &str) -> String {
+    asked.parse::<Version>().map_or_else(|_| asked.to_owned(), |version| version.to_string())
+}
+
+/// A pin that names one image for good: by digest, under a tag that never moves.
+fn fixed(pin: &Pin) -> Option<(String, Digest)> {
+    let tag = pin.tag.clone().filter(|tag| is_fixed(tag) && !plan::nothing_yet(pin))?;
+    Some((tag, pin.digest.clone()?))
 }
 
 fn finish(how: &How, plan: &Plan, commit: Option<&str>) -> Result<()> {

@@ -28,7 +28,8 @@ const ALIVE: Duration = Duration::from_secs(15);
 /// `announce` gets a line for people whenever there is something to wait for.
 pub fn library(engine: &Path, announce: &dyn Fn(&str)) -> anyhow::Result<PathBuf> {
     if let Some(folder) = env::var_os("DUCKDB_LIB_DIR") {
-        return Ok(given(&folder)?);
+        // Other folders than this one will be built in.
+        return Ok(std::path::absolute(given(&folder)?)?);
     }
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));

@@ -68,9 +68,11 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// The exit code for an error: that of the outermost [`Fault`] in its chain, else 1.
+/// The exit code for an error: that of the outermost [`Fault`] in it, else 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    error.chain().find_map(|cause| cause.downcast_ref::<Fault>()).map_or(1, |fault| fault.kind as u8)
+    // A Fault that was given as context is no cause in the chain: only the error itself finds it.
+    let in_chain = || error.chain().find_map(|cause| cause.downcast_ref::<Fault>());
+    error.downcast_ref::<Fault>().or_else(in_chain).map_or(1, |fault| fault.kind as u8)
 }
 
 #[cfg(test)]
@@ -82,6 +84,10 @@ mod tests {
     fn a_fault_keeps_its_exit_code_under_context() {
         let error = Err::<(), _>(Fault::refused("schema 1 cannot open schema 2")).context("rollback");
         assert_eq!(exit_code(&error.unwrap_err()), 3);
+        let absent = None::<()>.with_context(|| Fault::usage("no such file")).context("status");
+        assert_eq!(exit_code(&absent.unwrap_err()), 2);
+        let foreign = "x".parse::<u32>().with_context(|| Fault::race("moved"));
+        assert_eq!(exit_code(&foreign.unwrap_err()), 4);
         assert_eq!(exit_code(&anyhow::anyhow!("anything else")), 1);
     }
 

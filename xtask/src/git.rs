@@ -5,11 +5,12 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 use xshell::{Cmd, Shell, cmd};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind, exit_code};
 
 /// A repository on this machine.
 #[derive(Debug)]
@@ -50,9 +51,12 @@ impl Git {
             .arg(url)
             .arg(into);
         succeed(clone).map_err(|error| {
+            if exit_code(&error) == Kind::Usage as u8 {
+                return error;
+            }
             let url = without_credentials(url);
             let problem = Fault::remote(format!("cannot clone branch {branch} of {url}: {error}"));
-            problem.help("check the URL in deploy/pipeline.yaml and your access to it; cargo xtask doctor asks every remote")
+            problem.help("check the URL in deploy/pipeline.yaml and your access to it; cargo xtask doctor asks every remote").into()
         })?;
         Ok(Self::at(into))
     }
@@ -62,16 +66,27 @@ impl Git {
         Ok(succeed(git(&sh).args(args))?.trim_end().to_owned())
     }
 
-    /// The output of a command that may plainly fail (exit code 1 or 128): then `None`.
+    /// The output of a command that says "no" by the exit code 1: then `None`.
     fn ask<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Option<String>> {
         let sh = shell(&self.dir)?;
-        let output = output(git(&sh).args(args))?;
-        Ok(output.status.success().then(|| text(&output.stdout).trim_end().to_owned()))
+        let command = git(&sh).args(args);
+        let named = command.to_string();
+        let output = output(command)?;
+        match output.status.code() {
+            Some(0) => Ok(Some(text(&output.stdout).trim_end().to_owned())),
+            Some(1) => Ok(None),
+            _ => Err(complaint(&named, &output)),
+        }
+    }
+
+    /// The object that a revision names; `None` if it names none here.
+    fn object(&self, revision: &str) -> Result<Option<String>> {
+        self.ask(["rev-parse", "--verify", "--quiet", "--end-of-options", revision])
     }
 
     /// The commit that a revision names; `None` if it names none here.
     pub fn commit(&self, revision: &str) -> Result<Option<String>> {
-        self.ask(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")])
+        self.object(&format!("{revision}^{{commit}}"))
     }
 
     /// The branch that is checked out; `None` when HEAD is detached.
@@ -87,16 +102,7 @@ impl Git {
 
     /// Whether `ancestor` is `descendant` or one of its ancestors.
     pub fn is_ancestor(&self, ancestor: &str, descendant: &str) -> Result<bool> {
-        let sh = shell(&self.dir)?;
-        let output = output(git(&sh).args(["merge-base", "--is-ancestor", ancestor, descendant]))?;
-        match output.status.code() {
-            Some(0) => Ok(true),
-            Some(1) => Ok(false),
-            _ => anyhow::bail!(
-                "cannot compare {ancestor} with {descendant}: {}",
-                one_line(&text(&output.stderr))
-            ),
-        }
+        Ok(self.ask(["merge-base", "--is-ancestor", ancestor, descendant])?.is_some())
     }
 
     /// What the remote says that a ref names now, annotated tags peeled to their commit; `None` if it has no such ref.
@@ -130,28 +136,39 @@ impl Git {
 
     /// Brings a ref of the remote's here and returns its commit. Local branches and tags stay as they are.
     pub fn fetch(&self, remote: &str, reference: &str) -> Result<String> {
-        self.run(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, reference])
-            .map_err(|error| Fault::remote(format!("cannot fetch {reference} from {remote}: {error}")))?;
-        self.remote_ref(remote, reference)?
-            .with_context(|| Fault::remote(format!("{remote} has no {reference}")))
+        let fetched = format!("refs/xtask/{reference}");
+        self.run([
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            remote,
+            &format!("+{reference}:{fetched}"),
+        ])
+        .map_err(|error| {
+            Fault::remote(format!("cannot fetch {reference} from {}: {error}", without_credentials(remote)))
+        })?;
+        self.commit(&fetched)?.with_context(|| format!("{reference} of {remote} names no commit"))
     }
 
     /// A file's text at a revision; `None` if it is not there.
     pub fn show(&self, revision: &str, path: &str) -> Result<Option<String>> {
+        let Some(blob) = self.object(&format!("{revision}:{path}"))? else { return Ok(None) };
         let sh = shell(&self.dir)?;
-        let output = output(git(&sh).args(["cat-file", "blob", &format!("{revision}:{path}")]))?;
+        let named = format!("{path} at {revision}");
+        let output = output(git(&sh).args(["cat-file", "blob", &blob]))?;
         if !output.status.success() {
-            return Ok(None);
+            return Err(complaint(&named, &output));
         }
-        let text = String::from_utf8(output.stdout)
-            .map_err(|_| Fault::refused(format!("{path} at {revision} is not UTF-8")))?;
+        let text =
+            String::from_utf8(output.stdout).map_err(|_| Fault::refused(format!("{named} is not UTF-8")))?;
         Ok(Some(text))
     }
 
     /// The file names in a folder at a revision, sorted; empty if there is no such folder.
     pub fn list(&self, revision: &str, folder: &str) -> Result<Vec<String>> {
-        let names = self.ask(["ls-tree", "--name-only", &format!("{revision}:{folder}")])?;
-        Ok(names.unwrap_or_default().lines().map(str::to_owned).collect())
+        let Some(tree) = self.object(&format!("{revision}:{folder}"))? else { return Ok(Vec::new()) };
+        Ok(self.run(["ls-tree", "--name-only", &tree])?.lines().map(str::to_owned).collect())
     }
 
     /// The commits that lead to `revision`, newest first; with `path`, only those that changed it.
@@ -198,8 +215,8 @@ impl Git {
         succeed(git(&sh).args(["read-tree", parent]))?;
         for (path, text) in files {
             let blob = succeed(git(&sh).args(["hash-object", "-w", "--stdin"]).stdin(text))?;
-            let mode = succeed(git(&sh).args(["ls-tree", "--format=%(objectmode)", parent, "--", path]))?;
-            let mode = if mode.trim().is_empty() { "100644" } else { mode.trim() };
+            let entry = succeed(git(&sh).args(["ls-tree", parent, "--", path]))?;
+            let mode = entry.split(' ').next().filter(|mode| !mode.is_empty()).unwrap_or("100644");
             let entry = format!("{mode},{},{path}", blob.trim());
             succeed(git(&sh).args(["update-index", "--add", "--cacheinfo", &entry]))?;
         }
@@ -224,16 +241,45 @@ impl Git {
         self.run(["merge", "--quiet", "--ff-only", commit]).map(drop)
     }
 
-    /// Pushes `source` to the remote's `reference` without force. A tag or branch that moved in the meantime is a race;
-    /// a hook's refusal, a missing right and an unreachable remote are errors.
-    pub fn push(&self, remote: &str, source: &str, reference: &str) -> Result<Push> {
+    /// Whether a tag here is annotated; a lightweight one carries no message and no signature.
+    pub fn is_annotated(&self, tag: &str) -> Result<bool> {
+        Ok(self.run(["cat-file", "-t", &format!("refs/tags/{tag}")])? == "tag")
+    }
+
+    /// Pushes `source` to the remote's `reference`, which the remote takes only while it is still at `expected` (`None`:
+    /// absent). That it moved in the meantime is a race; a hook's refusal, a missing right and a remote that cannot take
+    /// it for another reason are errors.
+    pub fn push(&self, remote: &str, source: &str, reference: &str, expected: Option<&str>) -> Result<Push> {
         let sh = shell(&self.dir)?;
-        let push = git(&sh).args(["push", "--porcelain", remote, &format!("{source}:{reference}")]);
+        let lease = format!("--force-with-lease={reference}:{}", expected.unwrap_or_default());
+        let push = git(&sh).args(["push", "--porcelain", &lease, remote, &format!("{source}:{reference}")]);
         let output = output(push)?;
-        if output.status.success() {
+        // An answer that was lost on its way is no failure: what counts is what the remote has.
+        let pushed =
+            || Ok::<_, anyhow::Error>(self.remote_object(remote, reference)? == self.object(source)?);
+        if output.status.success() || pushed().unwrap_or(false) {
             return Ok(Push::Done);
         }
-        judge_push(&text(&output.stdout), &text(&output.stderr), remote, reference).map_err(Into::into)
+        let push = judge_push(&text(&output.stdout), &text(&output.stderr), remote, reference)?;
+        if let Push::Raced(line) = &push
+            && self.remote_object(remote, reference)?.as_deref() == expected
+        {
+            let problem = Fault::remote(format!(
+                "{} cannot take the push to {reference}: {line}",
+                without_credentials(remote)
+            ));
+            return Err(problem
+                .help("nobody moved it; look at the remote, then run the same command again")
+                .into());
+        }
+        Ok(push)
+    }
+
+    /// The object that the remote's ref names now, not peeled.
+    fn remote_object(&self, remote: &str, reference: &str) -> Result<Option<String>> {
+        let answer = self.run(["ls-remote", remote, reference])?;
+        let lines = answer.lines().filter_map(|line| line.split_once('\t'));
+        Ok(lines.filter(|(_, name)| *name == reference).map(|(id, _)| id.to_owned()).next())
     }
 }
 
@@ -270,7 +316,18 @@ fn shell(dir: &Path) -> Result<Shell> {
 }
 
 fn git(sh: &Shell) -> Cmd<'_> {
-    cmd!(sh, "git")
+    static SSH: OnceLock<Option<&str>> = OnceLock::new();
+    let ssh = SSH.get_or_init(|| {
+        let set = ["GIT_SSH", "GIT_SSH_COMMAND"].iter().any(|name| std::env::var_os(name).is_some());
+        let configured =
+            || cmd!(sh, "git config --get core.sshCommand").quiet().ignore_stderr().read().is_ok();
+        // ssh waits for ever for a server that accepts and stays silent.
+        (!set && !configured())
+            .then_some("ssh -o ConnectTimeout=10 -o ServerAliveInterval=10 -o ServerAliveCountMax=3")
+    });
+    let git = cmd!(sh, "git");
+    let git = if let Some(ssh) = ssh { git.env("GIT_SSH_COMMAND", ssh) } else { git };
+    git
         // A hook that calls this tool has these set; they would point git elsewhere.
         .env_remove("GIT_DIR")
         .env_remove("GIT_WORK_TREE")
@@ -291,11 +348,13 @@ fn output(command: Cmd<'_>) -> Result<Output> {
 fn succeed(command: Cmd<'_>) -> Result<String> {
     let named = command.to_string();
     let output = output(command)?;
-    if output.status.success() {
-        return Ok(text(&output.stdout));
-    }
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(complaint(&named, &output)) }
+}
+
+/// What git said against a command.
+fn complaint(named: &str, output: &Output) -> anyhow::Error {
     let named = without_credentials(&named.chars().take(200).collect::<String>());
-    anyhow::bail!("{} (from {named})", one_line(&text(&output.stderr)))
+    anyhow::anyhow!("{} (from {named})", one_line(&text(&output.stderr)))
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -361,7 +420,7 @@ mod tests {
         assert_eq!(work.show(&commit, "new/b.txt").unwrap().as_deref(), Some("b\n"));
         assert_eq!(std::fs::read_to_string(dir.path().join("work/a.txt")).unwrap(), "one\n");
         assert_eq!(work.dirty().unwrap(), Vec::<String>::new());
-        assert_eq!(work.push("origin", &commit, "refs/heads/main").unwrap(), Push::Done);
+        assert_eq!(work.push("origin", &commit, "refs/heads/main", Some(&parent)).unwrap(), Push::Done);
         assert_eq!(work.remote_ref("origin", "refs/heads/main").unwrap(), Some(commit.clone()));
         work.fast_forward(&commit).unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join("work/a.txt")).unwrap(), "two\n");
@@ -378,17 +437,53 @@ mod tests {
         let parent = work.commit("HEAD").unwrap().unwrap();
         let mine = work.commit_files(&parent, &[("a.txt", "mine\n")], "mine").unwrap();
         let theirs = work.commit_files(&parent, &[("a.txt", "theirs\n")], "theirs").unwrap();
-        assert_eq!(work.push("origin", &theirs, "refs/heads/main").unwrap(), Push::Done);
-        assert!(matches!(work.push("origin", &mine, "refs/heads/main").unwrap(), Push::Raced(_)));
+        assert_eq!(work.push("origin", &theirs, "refs/heads/main", Some(&parent)).unwrap(), Push::Done);
+        assert!(matches!(
+            work.push("origin", &mine, "refs/heads/main", Some(&parent)).unwrap(),
+            Push::Raced(_)
+        ));
 
         let hook = dir.path().join("remote.git/hooks/pre-receive");
         std::fs::write(&hook, "#!/bin/sh\necho 'error: GH006: protected branch' >&2\nexit 1\n").unwrap();
         std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let next = work.commit_files(&theirs, &[("a.txt", "next\n")], "next").unwrap();
-        let error = work.push("origin", &next, "refs/heads/main").unwrap_err();
-        assert_eq!(crate::fault::exit_code(&error), 3);
+        let error = work.push("origin", &next, "refs/heads/main", Some(&theirs)).unwrap_err();
+        assert_eq!(exit_code(&error), 3);
         assert!(error.to_string().contains("GH006"), "{error}");
         assert_eq!(work.remote_ref("origin", "refs/heads/main").unwrap(), Some(theirs));
+    }
+
+    #[test]
+    fn a_branch_that_was_taken_back_is_not_brought_back() {
+        let (_dir, work) = repositories();
+        let first = work.commit("HEAD").unwrap().unwrap();
+        let taken_back = work.commit_files(&first, &[("a.txt", "taken back\n")], "taken back").unwrap();
+        work.push("origin", &taken_back, "refs/heads/main", Some(&first)).unwrap();
+        let mine = work.commit_files(&taken_back, &[("a.txt", "mine\n")], "mine").unwrap();
+        work.run(["push", "--quiet", "--force", "origin", &format!("{first}:refs/heads/main")]).unwrap();
+        assert!(matches!(
+            work.push("origin", &mine, "refs/heads/main", Some(&taken_back)).unwrap(),
+            Push::Raced(_)
+        ));
+        assert_eq!(work.remote_ref("origin", "refs/heads/main").unwrap(), Some(first));
+    }
+
+    #[test]
+    fn a_ref_that_cannot_be_locked_though_nobody_moved_it_is_no_race() {
+        let (dir, work) = repositories();
+        let parent = work.commit("HEAD").unwrap().unwrap();
+        let mine = work.commit_files(&parent, &[("a.txt", "mine\n")], "mine").unwrap();
+        std::fs::write(dir.path().join("remote.git/refs/heads/main.lock"), "").unwrap();
+        let error = work.push("origin", &mine, "refs/heads/main", Some(&parent)).unwrap_err();
+        assert_eq!(exit_code(&error), 1);
+        assert!(error.to_string().contains("nobody moved it"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_is_no_repository_is_an_error_and_not_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Git::at(folder.path()).commit("HEAD").unwrap_err().to_string();
+        assert!(error.contains("not a git repository"), "{error}");
     }
 
     #[test]
@@ -396,7 +491,7 @@ mod tests {
         let (_dir, work) = repositories();
         let head = work.commit("HEAD").unwrap().unwrap();
         work.tag("v0.1.0", &head, "Release v0.1.0\n\n### Added\n- a thing\n").unwrap();
-        assert_eq!(work.push("origin", "refs/tags/v0.1.0", "refs/tags/v0.1.0").unwrap(), Push::Done);
+        assert_eq!(work.push("origin", "refs/tags/v0.1.0", "refs/tags/v0.1.0", None).unwrap(), Push::Done);
         assert_eq!(work.remote_ref("origin", "refs/tags/v0.1.0").unwrap(), Some(head.clone()));
         assert_eq!(work.remote_tags("origin").unwrap(), [("v0.1.0".to_owned(), head)]);
     }
@@ -405,7 +500,7 @@ mod tests {
     fn an_unreachable_remote_is_an_error_and_no_url_leaks_its_password() {
         let (_dir, work) = repositories();
         let error = work.remote_ref("http://user:hunter2@127.0.0.1:1/x.git", "refs/heads/main").unwrap_err();
-        assert_eq!(crate::fault::exit_code(&error), 1);
+        assert_eq!(exit_code(&error), 1);
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         assert_eq!(
             without_credentials("fatal: 'https://a:b@h/x' and ssh://git@h/y"),

@@ -105,7 +105,7 @@ impl Infra {
     pub fn set_pin(&self, environment: &Environment, pin: &Pin, message: &str) -> Result<(String, Push)> {
         let text = kustomization::write(&self.text(environment)?, &self.target(environment), pin)?;
         let commit = self.git.commit_files(&self.head, &[(&environment.kustomization, &text)], message)?;
-        let push = self.git.push("origin", &commit, &self.branch())?;
+        let push = self.git.push("origin", &commit, &self.branch(), Some(&self.head))?;
         Ok((commit, push))
     }
 
@@ -114,10 +114,9 @@ impl Infra {
     }
 }
 
-/// The value of a `Key: value` line in the message's last paragraph.
+/// The value of the message's last `Key: value` line. Hosts may add paragraphs behind the trailers, when they merge.
 fn trailer<'a>(message: &'a str, key: &str) -> Option<&'a str> {
-    let last = message.trim_end().rsplit("\n\n").next()?;
-    last.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
+    message.lines().rev().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
 }
 
 #[cfg(test)]
@@ -125,8 +124,9 @@ mod tests {
     use super::trailer;
 
     #[test]
-    fn trailers_are_read_from_the_last_paragraph_only() {
-        let message = "subject\n\nPin-Schema: 9\n\nPin-Schema: 2\nPin-By: A <a@b>\n";
+    fn the_last_trailer_counts_also_before_what_a_host_added() {
+        let message =
+            "subject\n\nPin-Schema: 9\n\nPin-Schema: 2\nPin-By: A <a@b>\n\nCo-authored-by: B <b@c>\n";
         assert_eq!(trailer(message, "Pin-Schema"), Some("2"));
         assert_eq!(trailer(message, "Pin-By"), Some("A <a@b>"));
         assert_eq!(trailer(message, "Pin"), None);

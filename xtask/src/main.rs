@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+#[macro_use]
+mod terminal;
+
 mod archive;
 mod builder;
 mod changelog;
@@ -31,7 +34,6 @@ mod release;
 mod report;
 mod service;
 mod status;
-mod terminal;
 mod version;
 
 /// Builds, releases, promotes and rolls back dojo.

@@ -90,6 +90,15 @@ impl Pipeline {
             if self.environments[..index].iter().any(|earlier| earlier.name == *name) {
                 return wrong(format!("environment {name} stands twice"));
             }
+            let path = &environment.kustomization;
+            if let Some(other) =
+                self.environments[..index].iter().find(|earlier| earlier.kustomization == *path)
+            {
+                return wrong(format!(
+                    "environments {} and {name} have the same kustomization {path}",
+                    other.name
+                ));
+            }
             if environment.accepts.is_empty() {
                 return wrong(format!("environment {name} accepts nothing: give it edge, sha or release"));
             }
@@ -155,6 +164,7 @@ environments:
         assert!(refusal("accepts:", "acepts:").contains("acepts"));
         assert!(refusal("[release]", "[tag]").contains("tag"));
         assert!(refusal("name: production", "name: staging").contains("staging stands twice"));
+        assert!(refusal("p.yaml", "s.yaml").contains("same kustomization s.yaml"));
         assert!(refusal("after: staging", "after: qa").contains("comes after qa"));
         assert!(refusal("[release]", "[]").contains("accepts nothing"));
     }

@@ -59,9 +59,13 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     let pipeline = Pipeline::load(root)?;
     let registry = Registry::open(pipeline.registry(), root)?;
     let release = Release { args, pipeline, registry, git: Git::at(root) };
-    let mut plan = plan::plan(&release.gather()?)?;
-    if !args.json {
-        println!("{plan}");
+    let mut facts = release.gather()?;
+    let mut plan = plan::plan(&facts)?;
+    match args.json {
+        false => println!("{plan}"),
+        // Whoever is asked has to see what for.
+        true if !args.yes => eprintln!("{plan}"),
+        true => {}
     }
     if args.dry_run {
         return release.finish(&plan, "dry run");
@@ -70,17 +74,19 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     loop {
         let step = plan.next();
         if let Some(Step::Prepare | Step::Tag) = step {
+            release.git.identity()?;
             terminal::confirm(confirmed)?;
             confirmed = true;
         }
-        match step {
-            None => return release.finish(&plan, "released"),
-            Some(Step::Prepare) => release.prepare()?,
-            Some(Step::Tag) => release.tag()?,
-            Some(step) if args.wait => release.follow(step)?,
-            Some(step) => return release.not_yet(&plan, step),
+        match (step, facts.prepared) {
+            (None, _) => return release.finish(&plan, "released"),
+            (Some(Step::Prepare), _) => release.prepare(&facts.head)?,
+            (Some(Step::Tag), Some(commit)) => release.tag(&commit)?,
+            (Some(step), _) if args.wait => release.follow(step)?,
+            (Some(step), _) => return release.not_yet(&plan, step),
         }
-        plan = plan::plan(&release.gather()?)?;
+        facts = release.gather()?;
+        plan = plan::plan(&facts)?;
     }
 }
 
@@ -134,14 +140,14 @@ impl Release<'_> {
         Ok(None)
     }
 
-    /// Makes the release commit from objects and pushes it; the work tree follows only when the remote has it.
-    fn prepare(&self) -> Result<()> {
+    /// Makes the release commit from objects on top of `head`, which the plan saw on both sides, and pushes it; the work
+    /// tree follows only when the remote has it.
+    fn prepare(&self, head: &str) -> Result<()> {
         let version = &self.args.version;
         let branch = &self.pipeline.branch;
-        let head = self.git.commit("HEAD")?.context("the project has no commit yet")?;
         let text = |path: &str| {
             self.git
-                .show(&head, path)?
+                .show(head, path)?
                 .with_context(|| Fault::refused(format!("{path} is not in the repository")))
         };
         let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
@@ -152,13 +158,13 @@ impl Release<'_> {
             ("Cargo.lock", manifest::set_lock_versions(&text("Cargo.lock")?, &MEMBERS, version)?),
             (
                 "CHANGELOG.md",
-                changelog::roll(&self.changelog(&head)?, version, &today, &self.pipeline.repository)?,
+                changelog::roll(&self.changelog(head)?, version, &today, &self.pipeline.repository)?,
             ),
             (PRODUCTION_OVERLAY, kustomization::write(&text(PRODUCTION_OVERLAY)?, &overlay, &pin)?),
         ];
         let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-        let commit = self.git.commit_files(&head, &files, &format!("{}\n", self.subject()))?;
-        match self.git.push("origin", &commit, &format!("refs/heads/{branch}"))? {
+        let commit = self.git.commit_files(head, &files, &format!("{}\n", self.subject()))?;
+        match self.git.push("origin", &commit, &format!("refs/heads/{branch}"), Some(head))? {
             Push::Done => self.say(&format!("pushed {} to {branch}", &commit[..12])),
             Push::Raced(lost) => {
                 return Err(Fault::race(format!("{branch} moved in the meantime ({lost})"))
@@ -187,17 +193,19 @@ impl Release<'_> {
         Ok(changelog::fill(&text, &changelog::draft(&subjects))?)
     }
 
-    fn tag(&self) -> Result<()> {
+    fn tag(&self, commit: &str) -> Result<()> {
         let version = self.args.version.to_string();
-        let head = self.git.fetch("origin", &format!("refs/heads/{}", self.pipeline.branch))?;
-        let commit = self.prepared(&head)?.context("the release commit is gone from the branch")?;
         if self.git.commit(&format!("refs/tags/{version}"))?.is_none() {
-            let text = self.git.show(&commit, "CHANGELOG.md")?.unwrap_or_default();
+            let text = self.git.show(commit, "CHANGELOG.md")?.unwrap_or_default();
             let notes = changelog::section(&text, &self.args.version).unwrap_or_default();
-            self.git.tag(&version, &commit, &format!("Release {version}\n\n{}\n", notes.trim()))?;
+            self.git.tag(&version, commit, &format!("Release {version}\n\n{}\n", notes.trim()))?;
+        } else if !self.git.is_annotated(&version)? {
+            return Err(Fault::refused(format!("your own tag {version} is not annotated"))
+                .help(format!("git tag --delete {version}, and run the same command again"))
+                .into());
         }
         let reference = format!("refs/tags/{version}");
-        match self.git.push("origin", &reference, &reference)? {
+        match self.git.push("origin", &reference, &reference, None)? {
             Push::Done => self.say(&format!("pushed the tag {version}")),
             // The next look at the facts tells whether it is the same tag.
             Push::Raced(_) => {}

@@ -10,18 +10,26 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Asks `/version` and `/readyz` below `url`. Never fails: no answer is an observation too.
 pub fn observe(url: &str) -> Observed {
     let url = url.trim_end_matches('/');
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
-        .user_agent(concat!("dojo-xtask/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into();
+        .user_agent(concat!("dojo-xtask/", env!("CARGO_PKG_VERSION")));
+    // A proxy cannot reach this machine's own services.
+    let config = if is_loopback(url) { config.proxy(None) } else { config };
+    let agent: ureq::Agent = config.build().into();
     let version = match get_version(&agent, &format!("{url}/version")) {
         Ok(version) => version,
         Err(problem) => return Observed::Silent(problem),
     };
     let ready = agent.get(format!("{url}/readyz")).call().is_ok_and(|answer| answer.status() == 200);
     Observed::Reports(Report { version, ready })
+}
+
+fn is_loopback(url: &str) -> bool {
+    let uri = url.parse::<ureq::http::Uri>().ok();
+    let host = uri.as_ref().and_then(ureq::http::Uri::host).unwrap_or_default();
+    host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn get_version(agent: &ureq::Agent, url: &str) -> Result<Version, String> {
@@ -35,6 +43,19 @@ fn get_version(agent: &ureq::Agent, url: &str) -> Result<Version, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback_is_told_by_the_host() {
+        for (url, loopback) in [
+            ("http://127.0.0.1:8000", true),
+            ("http://[::1]:8000/", true),
+            ("http://localhost", true),
+            ("https://dojo.example.com", false),
+            ("https://127.0.0.1.example.com", false),
+        ] {
+            assert_eq!(is_loopback(url), loopback, "{url}");
+        }
+    }
 
     #[test]
     fn nobody_listening_is_silence_with_the_url() {

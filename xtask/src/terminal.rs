@@ -1,5 +1,21 @@
 //! What a person at a terminal gets: a question before a change, a spinner over a second, tables that align.
 
+/// Prints a line. A reader that went away is no reason to panic, least of all after a change was made.
+macro_rules! println {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($arg)*);
+    }};
+}
+
+/// Prints a line on stderr; see `println`.
+macro_rules! eprintln {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($arg)*);
+    }};
+}
+
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 

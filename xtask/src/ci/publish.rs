@@ -8,9 +8,9 @@ use serde_json::json;
 use crate::archive;
 use crate::builder::{self, Builder, Recipe};
 use crate::duckdb;
-use crate::fault::Fault;
+use crate::fault::{self, Fault, Kind};
 use crate::git::Git;
-use crate::image::{Digest, sha_tag};
+use crate::image::{Digest, Labels, sha_tag};
 use crate::pipeline::Pipeline;
 use crate::registry::Registry;
 use crate::terminal::Spinner;
@@ -68,6 +68,13 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
 }
 
 fn check_version(git: &Git, commit: &str, version: &Version) -> Result<()> {
+    let tagged = git.commit(&format!("refs/tags/{version}"))?;
+    if tagged.as_deref() != Some(commit) {
+        let names = tagged.as_deref().unwrap_or("nothing here");
+        return Err(Fault::refused(format!("{commit} is checked out, but the tag {version} names {names}"))
+            .help(format!("git fetch origin tag {version} && git switch --detach {version}"))
+            .into());
+    }
     let manifest = git.show(commit, "Cargo.toml")?.unwrap_or_default();
     let found = crate::manifest::workspace_version(&manifest)?;
     if found == *version {
@@ -114,10 +121,15 @@ fn image(args: &Args, root: &Path, pipeline: &Pipeline, registry: &Registry, com
 
 /// `edge` follows the branch forward: a slower, older run must not move it back.
 fn move_edge(registry: &Registry, git: &Git, digest: &Digest, commit: &str, names: &mut Names) -> Result<()> {
-    if let Some(edge) = registry.resolve("edge")? {
-        let old = registry.labels(&edge)?.revision;
-        let known = git.commit(&old)?.is_some();
-        if !known || !git.is_ancestor(&old, commit)? {
+    if let Some(old) = labels(registry, "edge")?.map(|labels| labels.revision) {
+        if git.commit(&old)?.is_none() {
+            return Err(Fault::refused(format!("edge was built from {old}, which this clone does not have"))
+                .help(
+                    "fetch the whole history; if the branch was rewritten: cargo xtask image push --tag edge",
+                )
+                .into());
+        }
+        if !git.is_ancestor(&old, commit)? {
             names.left.push(format!("edge stays on {old}: {commit} does not descend from it"));
             return Ok(());
         }
@@ -135,16 +147,24 @@ fn name_version(registry: &Registry, digest: &Digest, version: &Version, names: 
         names.left.push(format!("latest stays: {version} is a pre-release"));
         return Ok(());
     }
-    if let Some(latest) = registry.resolve("latest")? {
-        let old: Version = registry.labels(&latest)?.version.parse()?;
-        if old > *version {
-            names.left.push(format!("latest stays on {old}"));
-            return Ok(());
-        }
+    let latest = labels(registry, "latest")?.and_then(|labels| labels.version.parse::<Version>().ok());
+    if let Some(old) = latest.filter(|old| old > version) {
+        names.left.push(format!("latest stays on {old}"));
+        return Ok(());
     }
     registry.tag(digest, "latest")?;
     names.set.push("latest".into());
     Ok(())
+}
+
+/// The labels of what a tag names; `None` without the tag, and for an image that this tool did not build.
+fn labels(registry: &Registry, tag: &str) -> Result<Option<Labels>> {
+    let Some(digest) = registry.resolve(tag)? else { return Ok(None) };
+    match registry.labels(&digest) {
+        Ok(labels) => Ok(Some(labels)),
+        Err(error) if fault::exit_code(&error) == Kind::Refused as u8 => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn tell(args: &Args, pipeline: &Pipeline, digest: &Digest, names: &Names) {

@@ -69,9 +69,11 @@ pub struct Facts {
     pub to: Candidate,
     pub observed: Observed,
     pub before: Option<Before>,
-    /// The highest schema among the images that were ever pinned here, as far as the history tells.
-    pub highest_pinned: Option<u32>,
-    /// Released versions with the schema of their binaries.
+    /// What the operator read off the data file, for a service that does not answer.
+    pub told_schema: Option<u32>,
+    /// The schemas of the images that were ever pinned here; `None` where neither commit nor registry tells it.
+    pub pinned_schemas: Vec<Option<u32>>,
+    /// Released versions with the schema of their binaries; gathered only when a downgrade is asked for.
     pub released: Vec<(Version, u32)>,
     /// File names of the target's migrations, in order.
     pub migrations: Vec<String>,
@@ -87,6 +89,9 @@ pub struct Plan {
     /// False when the pin is already what was asked for.
     pub change: bool,
     pub schema: Schema,
+    /// The data file's schema in the operator's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told_schema: Option<u32>,
     /// The migrations that will run on the data file.
     pub migrations: Vec<String>,
     /// What was observed, and what could not be.
@@ -128,6 +133,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         to,
         change,
         schema: facts.to.labels.schema,
+        told_schema: facts.told_schema,
         migrations: pending(facts),
         notes,
     })
@@ -187,51 +193,65 @@ fn check_before(facts: &Facts, notes: &mut Vec<String>, problems: &mut Problems)
             format!("see why {} is not ready; cargo xtask status shows it", before.name),
         )),
         Observed::Reports(_) => notes.push(format!("{} runs it and is ready", before.name)),
-        Observed::Silent(why) => {
-            notes.push(format!("{} pins it; whether it runs is unknown ({why})", before.name));
-        }
+        Observed::Silent(why) => problems.push((
+            format!("{} pins it, but whether it runs is unknown ({why})", before.name),
+            format!("see why {} does not answer; cargo xtask status shows it", before.name),
+        )),
     }
 }
 
 fn check_schema(facts: &Facts, notes: &mut Vec<String>, problems: &mut Problems) {
     let binary = facts.to.labels.schema.current;
-    let environment = &facts.environment.name;
-    match &facts.observed {
-        Observed::Reports(report) => {
+    let (environment, name) = (&facts.environment.name, &facts.to.name);
+    let downgrade = |file: u32| {
+        format!(
+            "{environment}'s data file has schema {file}, and {name} knows schema {binary}: it would need a downgrade"
+        )
+    };
+    let why = match (&facts.observed, facts.told_schema) {
+        (Observed::Reports(report), _) => {
             let file = report.version.schema.of_file();
             let ledger = &report.version.ledger;
             notes
                 .push(format!("ledger {}, sequence {}, schema {}", ledger.id, ledger.sequence, file.current));
-            if file.admits(binary) {
-                return;
+            if !file.admits(binary) {
+                problems.push((downgrade(file.current), way_out(facts, file)));
             }
-            let what = format!(
-                "{environment}'s data file has schema {}, and {} knows schema {binary}: it would need a downgrade",
-                file.current, facts.to.name
-            );
-            problems.push((what, way_out(facts, file)));
+            return;
         }
-        Observed::Silent(why) => {
-            if nothing_yet(&facts.from) && facts.highest_pinned.is_none() {
-                notes.push(format!("{environment} ran nothing before"));
-                return;
+        (Observed::Silent(why), Some(told)) => {
+            notes.push(format!(
+                "data file has schema {told}, as you say; {environment} does not answer ({why})"
+            ));
+            if binary < told {
+                problems
+                    .push((downgrade(told), way_out(facts, Schema { current: told, oldest_binary: told })));
             }
-            match facts.highest_pinned {
-                Some(highest) if binary >= highest => {
-                    notes.push(format!(
-                        "data file unknown ({why}); no image with a higher schema than {binary} ran here"
-                    ));
-                }
-                highest => {
-                    let highest = highest.map_or("unknown".to_owned(), |schema| format!("at most {schema}"));
-                    problems.push((
-                        format!("{environment} does not answer ({why}), so its data file's schema is {highest}, and {} knows schema {binary}", facts.to.name),
-                        "read the file's schema where it lies: dojo migrate --plan".into(),
-                    ));
-                }
-            }
+            return;
         }
+        (Observed::Silent(why), None) => why,
+    };
+    if facts.pinned_schemas.is_empty() {
+        notes.push(format!("{environment} ran nothing before"));
+        return;
     }
+    let highest = facts
+        .pinned_schemas
+        .iter()
+        .copied()
+        .max()
+        .filter(|_| !facts.pinned_schemas.contains(&None))
+        .flatten();
+    if highest.is_some_and(|highest| binary >= highest) {
+        notes
+            .push(format!("data file unknown ({why}); no image with a higher schema than {binary} ran here"));
+        return;
+    }
+    let highest = highest.map_or("unknown".to_owned(), |schema| format!("at most {schema}"));
+    problems.push((
+        format!("{environment} does not answer ({why}), so its data file's schema is {highest}, and {name} knows schema {binary}"),
+        "read it where the file lies, dojo migrate --plan, and tell it: --file-schema N".into(),
+    ));
 }
 
 /// What a person can do instead of a downgrade.
@@ -257,7 +277,9 @@ fn way_out(facts: &Facts, file: Schema) -> String {
 fn pending(facts: &Facts) -> Vec<String> {
     let file = match &facts.observed {
         Observed::Reports(report) => report.version.schema.file,
-        Observed::Silent(_) => facts.highest_pinned.unwrap_or(0),
+        Observed::Silent(_) => {
+            facts.told_schema.or_else(|| facts.pinned_schemas.iter().flatten().copied().max()).unwrap_or(0)
+        }
     };
     let number = |name: &str| name.get(..4).and_then(|digits| digits.parse::<u32>().ok());
     let runs = file + 1..=facts.to.labels.schema.current;
@@ -291,6 +313,9 @@ impl Plan {
             message += &format!("Pin-Digest: {digest}\n");
         }
         message += &format!("Pin-Schema: {}\nPin-By: {by}\n", self.schema.current);
+        if let Some(told) = self.told_schema {
+            message += &format!("Pin-File-Schema: {told}, told by the operator\n");
+        }
         if let (Verb::Rollback, Some(digest)) = (self.verb, &self.from.digest) {
             message += &format!("Pin-Bad: {digest}\n");
         }
@@ -301,7 +326,11 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.change {
-            return write!(f, "{} already pins {}: nothing to do", self.environment, name(&self.to));
+            write!(f, "{} already pins {}: nothing to do", self.environment, name(&self.to))?;
+            return match self.verb {
+                Verb::Promote => Ok(()),
+                Verb::Rollback => write!(f, "\nto go further back, name a version with --to"),
+            };
         }
         let show = |value: Option<&str>| value.unwrap_or("none").to_owned();
         let short = |pin: &Pin| {
@@ -376,7 +405,8 @@ mod tests {
             to,
             observed,
             before: None,
-            highest_pinned: Some(2),
+            told_schema: None,
+            pinned_schemas: vec![Some(1), Some(2)],
             released: [("v0.1.0", 1), ("v0.2.0", 2), ("v0.2.1", 2)]
                 .map(|(v, s)| (v.parse().unwrap(), s))
                 .into(),
@@ -416,11 +446,14 @@ mod tests {
     fn an_unknown_file_is_never_guessed_to_be_old() {
         let silent = || Observed::Silent("connection refused".into());
         let text = refusal(&facts(Verb::Rollback, candidate("v0.1.0", 1), silent()));
-        assert!(text.contains("at most 2") && text.contains("dojo migrate --plan"), "{text}");
+        assert!(text.contains("at most 2") && text.contains("--file-schema"), "{text}");
         assert!(plan(&facts(Verb::Rollback, candidate("v0.2.0", 2), silent())).unwrap().change);
-        let unknown =
-            Facts { highest_pinned: None, ..facts(Verb::Rollback, candidate("v0.2.0", 2), silent()) };
+        let base = |schema| facts(Verb::Rollback, candidate("v0.2.0", schema), silent());
+        let unknown = Facts { pinned_schemas: vec![Some(1), None], ..base(2) };
         assert!(refusal(&unknown).contains("schema is unknown"));
+        assert!(plan(&Facts { told_schema: Some(2), ..unknown }).unwrap().change);
+        assert!(refusal(&Facts { told_schema: Some(3), ..base(2) }).contains("downgrade"));
+        assert!(plan(&Facts { pinned_schemas: vec![], ..base(2) }).unwrap().change);
     }
 
     #[test]
@@ -465,6 +498,8 @@ mod tests {
         };
         assert!(refusal(&behind("other", true)).contains("still runs"));
         assert!(refusal(&behind(COMMIT, false)).contains("not ready"));
+        let silent = Facts { before: before("v0.2.2", Observed::Silent("refused".into())), ..base() };
+        assert!(refusal(&silent).contains("whether it runs is unknown"));
         assert!(plan(&behind(COMMIT, true)).unwrap().change);
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpid};
 
 /// How long a process group gets between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(15);
@@ -87,7 +87,7 @@ impl Children {
             let _ = kill_process_group(*pid, Signal::TERM);
         }
         let start = Instant::now();
-        let alive = || groups.iter().any(|pid| test_kill_process_group(*pid).is_ok());
+        let alive = || groups.iter().filter(|pid| is_alive(**pid)).count() > 0;
         while alive() && start.elapsed() < GRACE {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -96,6 +96,12 @@ impl Children {
         }
         std::mem::forget(groups);
     }
+}
+
+/// Whether anybody of the group lives. Its leader stays in the process table until it is waited for.
+fn is_alive(pid: Pid) -> bool {
+    let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    test_kill_process_group(pid).is_ok()
 }
 
 fn group(child: &Child) -> Result<Pid> {

@@ -1,5 +1,7 @@
 //! A household that uses an environment's ledger, and remembers what it was told, so that a loss is seen.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
@@ -10,6 +12,7 @@ use crate::service;
 #[derive(Debug)]
 pub struct Household {
     url: String,
+    agent: ureq::Agent,
     pub token: String,
     account: Option<Value>,
     /// Every transaction that was acknowledged: its id and amount.
@@ -22,7 +25,15 @@ impl Household {
         let mut bytes = [0; 24];
         std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
         let token = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { url: url.to_owned(), token, account: None, acknowledged: Vec::new(), ledger: None })
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(30))).proxy(None);
+        Ok(Self {
+            url: url.to_owned(),
+            agent: config.build().into(),
+            token,
+            account: None,
+            acknowledged: Vec::new(),
+            ledger: None,
+        })
     }
 
     /// Writes some transactions.
@@ -88,14 +99,18 @@ impl Household {
     }
 
     fn send(&self, path: &str, body: &Value) -> Result<Value> {
-        let request = ureq::post(format!("{}{path}", self.url))
+        let request = self
+            .agent
+            .post(format!("{}{path}", self.url))
             .header("Authorization", format!("Bearer {}", self.token));
         let mut answer = request.send_json(body).with_context(|| format!("POST {}{path}", self.url))?;
         Ok(answer.body_mut().read_json()?)
     }
 
     fn get(&self, path: &str) -> Result<Value> {
-        let request = ureq::get(format!("{}{path}", self.url))
+        let request = self
+            .agent
+            .get(format!("{}{path}", self.url))
             .header("Authorization", format!("Bearer {}", self.token));
         let mut answer = request.call().with_context(|| format!("GET {}{path}", self.url))?;
         Ok(answer.body_mut().read_json()?)

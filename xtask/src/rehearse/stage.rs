@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal};
 
 use crate::changelog;
 use crate::fault::Fault;
@@ -18,6 +19,8 @@ const MARKER: &str = ".rehearsal";
 #[derive(Debug)]
 pub struct Stage {
     pub dir: PathBuf,
+    /// The marker, locked: another rehearsal must not empty this folder meanwhile.
+    _marker: fs::File,
 }
 
 impl Stage {
@@ -29,7 +32,14 @@ impl Stage {
                 .help("give --dir an empty folder")
                 .into());
         }
+        fs::create_dir_all(dir)?;
+        let dir = &dir.canonicalize()?;
+        let marker = fs::File::options().create(true).append(true).open(dir.join(MARKER))?;
+        if marker.try_lock().is_err() {
+            return Err(Fault::usage(format!("another rehearsal plays in {}", dir.display())).into());
+        }
         if !empty {
+            end_leftovers(dir)?;
             // The marker goes last, so that a kill in between leaves a folder that is still known.
             for entry in fs::read_dir(dir)? {
                 let path = entry?.path();
@@ -40,9 +50,8 @@ impl Stage {
                 }
             }
         }
-        fs::create_dir_all(dir)?;
         fs::write(dir.join(MARKER), "made by cargo xtask rehearse; emptied by the next one\n")?;
-        Ok(Self { dir: dir.canonicalize()? })
+        Ok(Self { dir: dir.clone(), _marker: marker })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -103,6 +112,18 @@ impl Stage {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         fs::write(&path, change(&text)?).with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// Ends what a rehearsal that was killed outright left running: the processes that work in this folder.
+fn end_leftovers(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        let works_here = fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
+        if let Some(pid) = pid.filter(|pid| works_here && *pid != rustix::process::getpid()) {
+            rustix::process::kill_process(pid, Signal::KILL)?;
+        }
+    }
+    Ok(())
 }
 
 /// The rehearsal's `deploy/pipeline.yaml`: the project's names, this folder's places.
