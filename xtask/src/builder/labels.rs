@@ -9,6 +9,7 @@ use toml_edit::{DocumentMut, Item};
 
 use crate::fault::Fault;
 use crate::image::{DIRTY, Labels, Schema};
+use crate::manifest;
 
 const SCHEMA: &str = "dojo/migrations/schema.toml";
 
@@ -18,31 +19,27 @@ pub fn labels(project: &Path, repository: &str) -> anyhow::Result<Labels> {
     let dirty = if git(project, &["status", "--porcelain"])?.is_empty() { "" } else { DIRTY };
     let seconds = git(project, &["show", "-s", "--format=%ct", "HEAD"])?;
     let created = jiff::Timestamp::from_second(seconds.parse().context("git's commit time")?)?;
-    let (cargo, schema) = (document(project, "Cargo.toml")?, document(project, SCHEMA)?);
-    let version = cargo
-        .get("workspace")
-        .and_then(|workspace| workspace.get("package")?.get("version"))
-        .and_then(Item::as_str)
-        .ok_or_else(|| Fault::usage("Cargo.toml has no [workspace.package] version"))?;
+    let version = manifest::workspace_version(&text(project, "Cargo.toml")?)?;
+    let schema: DocumentMut =
+        text(project, SCHEMA)?.parse().map_err(|error| Fault::usage(format!("{SCHEMA}: {error}")))?;
     let number = |key: &str| {
         let value = schema.get(key).and_then(Item::as_integer).and_then(|value| u32::try_from(value).ok());
         value.ok_or_else(|| Fault::usage(format!("{SCHEMA}: {key} is not there or not a number")))
     };
     Ok(Labels {
         revision: format!("{commit}{dirty}"),
-        version: version.to_owned(),
+        version: version.bare(),
         source: format!("https://{repository}"),
         created: created.to_string(),
         schema: Schema { current: number("current")?, oldest_binary: number("oldest_binary")? },
     })
 }
 
-fn document(project: &Path, name: &str) -> anyhow::Result<DocumentMut> {
+fn text(project: &Path, name: &str) -> Result<String, Fault> {
     let path = project.join(name);
-    let text = fs::read_to_string(&path).map_err(|error| {
+    fs::read_to_string(&path).map_err(|error| {
         Fault::usage(format!("{}: {error}", path.display())).help("is this the project's root?")
-    })?;
-    text.parse().map_err(|error| Fault::usage(format!("{}: {error}", path.display())).into())
+    })
 }
 
 /// Asks the project's own repository, whatever repository a surrounding git hook names in the environment.

@@ -55,9 +55,9 @@ impl Children {
             let stderr = scope.spawn(move || read(stderr, tell));
             (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default())
         });
-        let status = child.wait()?;
+        let status = child.wait();
         self.forget(group(&child)?);
-        Ok(Finished { status, stdout, stderr })
+        Ok(Finished { status: status?, stdout, stderr })
     }
 
     /// Ends one child as a cluster ends a pod: SIGTERM, a grace period, SIGKILL.
@@ -65,7 +65,8 @@ impl Children {
         let pid = group(child)?;
         let _ = kill_process_group(pid, Signal::TERM);
         let start = Instant::now();
-        while child.try_wait()?.is_none() {
+        // An error says that the interrupt waited for it already.
+        while matches!(child.try_wait(), Ok(None)) {
             if start.elapsed() > GRACE {
                 let _ = kill_process_group(pid, Signal::KILL);
             }
