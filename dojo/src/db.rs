@@ -10,6 +10,7 @@ pub mod migrate;
 pub mod open;
 mod writer;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -61,12 +62,12 @@ pub struct Db {
 }
 
 impl Db {
-    /// Takes the connection over; `sequence` is the last one that the file has.
-    pub fn start(conn: Connection, sequence: i64) -> anyhow::Result<Self> {
+    /// Takes the connection over; `sequence` is the last one that the file has, `folder` the one it lies in.
+    pub fn start(conn: Connection, sequence: i64, folder: PathBuf) -> anyhow::Result<Self> {
         let readers = (0..READERS).map(|_| conn.try_clone()).collect::<Result<Vec<_>, _>>()?;
         let status = Arc::new(Status::new(sequence));
         let (sender, messages) = mpsc::channel(QUEUE);
-        let writer = Writer::new(conn, sequence, Arc::clone(&status));
+        let writer = Writer::new(conn, sequence, Arc::clone(&status), folder);
         let thread = std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(messages));
         Ok(Self {
             writer: sender,
