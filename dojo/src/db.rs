@@ -10,9 +10,10 @@ pub mod migrate;
 pub mod open;
 mod writer;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use duckdb::Connection;
@@ -27,6 +28,8 @@ use writer::{Message, Writer};
 const QUEUE: usize = 64;
 const READERS: usize = 4;
 const READ_WAIT: Duration = Duration::from_secs(5);
+/// How long a beat stands for the next ones.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Why a read or a write was not done.
 #[derive(Debug)]
@@ -52,8 +55,16 @@ impl From<Refusal> for Error {
     }
 }
 
+/// What the writer said when, and what it was asked and has not answered yet.
+#[derive(Default)]
+struct Pulse {
+    last: Option<(Instant, bool)>,
+    asked: Option<oneshot::Receiver<(Instant, bool)>>,
+}
+
 pub struct Db {
     writer: mpsc::Sender<Message>,
+    pulse: tokio::sync::Mutex<Pulse>,
     thread: Mutex<Option<JoinHandle<()>>>,
     status: Arc<Status>,
     readers: Arc<Mutex<Vec<Connection>>>,
@@ -61,15 +72,16 @@ pub struct Db {
 }
 
 impl Db {
-    /// Takes the connection over; `sequence` is the last one that the file has.
-    pub fn start(conn: Connection, sequence: i64) -> anyhow::Result<Self> {
+    /// Takes the connection over; `sequence` is the last one that the file has, `folder` the one it lies in.
+    pub fn start(conn: Connection, sequence: i64, folder: PathBuf) -> anyhow::Result<Self> {
         let readers = (0..READERS).map(|_| conn.try_clone()).collect::<Result<Vec<_>, _>>()?;
         let status = Arc::new(Status::new(sequence));
         let (sender, messages) = mpsc::channel(QUEUE);
-        let writer = Writer::new(conn, sequence, Arc::clone(&status));
+        let writer = Writer::new(conn, sequence, Arc::clone(&status), folder);
         let thread = std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(messages));
         Ok(Self {
             writer: sender,
+            pulse: tokio::sync::Mutex::default(),
             thread: Mutex::new(Some(thread.context("cannot start the writer thread")?)),
             status,
             readers: Arc::new(Mutex::new(readers)),
@@ -114,14 +126,34 @@ impl Db {
         done.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Whether the writer thread answers within this time.
+    /// Whether the writer thread answers within this time. Anybody may probe, so all share one question: it takes
+    /// one place of the queue, and the rest is for writes.
     pub async fn beats(&self, within: Duration) -> bool {
-        let (reply, answer) = oneshot::channel();
-        let beat = Message::Job(Box::new(move |writer| {
-            let _ = reply.send(writer.beat());
-        }));
-        let asked = async { self.writer.send(beat).await.is_ok() && answer.await.unwrap_or(false) };
-        timeout(within, asked).await.unwrap_or(false)
+        timeout(within, self.beat()).await.ok().flatten().unwrap_or(false)
+    }
+
+    /// Nothing if the writer has ended. Who gives up leaves the question to the next.
+    async fn beat(&self) -> Option<bool> {
+        let mut pulse = self.pulse.lock().await;
+        loop {
+            if let Some((_, alive)) = pulse.last.filter(|(at, _)| at.elapsed() < FRESH) {
+                return Some(alive);
+            }
+            if pulse.asked.is_none() {
+                let (reply, answer) = oneshot::channel();
+                let beat = Message::Job(Box::new(move |writer| {
+                    let alive = writer.beat();
+                    let _ = reply.send((Instant::now(), alive));
+                }));
+                self.writer.send(beat).await.ok()?;
+                pulse.asked = Some(answer);
+            }
+            if let Some(answer) = &mut pulse.asked {
+                let answered = answer.await;
+                pulse.asked = None;
+                pulse.last = Some(answered.ok()?);
+            }
+        }
     }
 
     pub fn status(&self) -> &Status {
@@ -147,4 +179,48 @@ fn snapshot<T>(conn: &Connection, job: impl FnOnce(&Connection) -> Result<T, Err
     let result = job(conn);
     conn.execute_batch("ROLLBACK")?;
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn probes_leave_the_queue_to_writes() {
+        let conn = Connection::open_in_memory().unwrap();
+        let db = Arc::new(Db::start(conn, 0, std::env::temp_dir()).unwrap());
+        assert!(db.beats(Duration::from_secs(20)).await);
+        tokio::time::sleep(FRESH).await;
+
+        let (go_on, wait) = std::sync::mpsc::channel();
+        let (begun, begins) = oneshot::channel();
+        let busy = tokio::spawn({
+            let db = Arc::clone(&db);
+            async move {
+                db.write(move |_| {
+                    let _ = begun.send(());
+                    Ok(wait.recv().is_ok())
+                })
+                .await
+            }
+        });
+        begins.await.unwrap();
+        for _ in 0..2 {
+            let probe = |_| {
+                let db = Arc::clone(&db);
+                tokio::spawn(async move { db.beats(Duration::from_millis(200)).await })
+            };
+            for probe in (0..150).map(probe).collect::<Vec<_>>() {
+                assert!(!probe.await.unwrap(), "the writer is stuck");
+            }
+            assert!(db.writer.capacity() >= QUEUE - 1, "{} places left", db.writer.capacity());
+        }
+        go_on.send(()).unwrap();
+        assert!(busy.await.unwrap().unwrap());
+        assert!(db.beats(Duration::from_secs(20)).await);
+
+        db.close().await;
+        tokio::time::sleep(FRESH).await;
+        assert!(!db.beats(Duration::from_secs(20)).await, "the writer has ended");
+    }
 }

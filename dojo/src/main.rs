@@ -176,7 +176,7 @@ fn serve(config: &Config, known: &Migrations, stop: &Stop, runtime: &Runtime) ->
             sequence = identity.sequence,
             "listening on http://{address}"
         );
-        let db = Db::start(conn, identity.sequence)?;
+        let db = Db::start(conn, identity.sequence, engine::folder_of(db).to_owned())?;
         let (schema, oldest_binary) = (known.current(), known.oldest_binary());
         let about =
             About { environment: config.environment, schema, oldest_binary, file: identity, started_at };
