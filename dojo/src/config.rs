@@ -66,6 +66,13 @@ impl Config {
         let listen = read("DOJO_LISTEN", "0.0.0.0:8000", ADDRESS)?;
         let auth = read("DOJO_AUTH", "token", "token or none")?;
         let db_path = path("DOJO_DB_PATH")?.unwrap_or_else(|| "/data/ledger.duckdb".into());
+        if is_ours(&db_path) {
+            return Err(bad(
+                "DOJO_DB_PATH",
+                &db_path.to_string_lossy(),
+                "a name that dojo does not use itself, such as ledger.duckdb",
+            ));
+        }
         if db_path.file_stem().is_none() || db_path.to_str().is_none() {
             return Err(bad("DOJO_DB_PATH", &db_path.to_string_lossy(), "the path of a file, in UTF-8"));
         }
@@ -119,6 +126,12 @@ fn bad(name: &str, value: &str, allowed: &str) -> Fault {
     Fault::config(format!("{name}={value:?} is not allowed")).help(format!("{name} is {allowed}"))
 }
 
+/// Whether a file of this name would be taken for the lock, the log or an unfinished copy beside some ledger.
+pub fn is_ours(path: &std::path::Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    ["lock", "wal", "tmp", "unfinished"].contains(&extension.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +167,14 @@ mod tests {
             let text = fault.to_string();
             assert!(text.contains(&format!("{name}={value:?}")) && text.contains(allowed), "{text}");
             assert_eq!(fault.kind, crate::fault::Kind::Config);
+        }
+    }
+
+    #[test]
+    fn a_ledger_is_not_called_as_its_own_lock_or_log() {
+        for name in ["/d/y.lock", "/d/ledger.duckdb.wal", "/d/x.TMP"] {
+            let said = with(&[("DOJO_DB_PATH", name)]).unwrap_err().to_string();
+            assert!(said.contains(name) && said.contains("ledger.duckdb"), "{said}");
         }
     }
 

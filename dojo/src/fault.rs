@@ -47,7 +47,24 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// The exit code for an error: that of the outermost [`Fault`] in its chain, else 1.
+/// The exit code for an error: that of the outermost [`Fault`] in it, else 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    error.chain().find_map(|cause| cause.downcast_ref::<Fault>()).map_or(1, |fault| fault.kind as u8)
+    // A Fault that was given as context is no cause in the chain: only the error itself finds it.
+    let in_chain = || error.chain().find_map(|cause| cause.downcast_ref::<Fault>());
+    error.downcast_ref::<Fault>().or_else(in_chain).map_or(1, |fault| fault.kind as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_keeps_its_exit_code_as_cause_and_as_context() {
+        let cause = Err::<(), _>(Fault::refused("no")).context("migrating");
+        let context = None::<()>.with_context(|| Fault::config("no")).context("starting");
+        assert_eq!([cause, context].map(|result| exit_code(&result.unwrap_err())), [3, 2]);
+        assert_eq!(exit_code(&anyhow::anyhow!("anything else")), 1);
+    }
 }

@@ -78,7 +78,9 @@ impl TryFrom<String> for Day {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let day = text.parse().ok().filter(|_| text.len() == "YYYY-MM-DD".len());
+        // The engine has no year 0.
+        let day = text.parse::<jiff::civil::Date>().ok();
+        let day = day.filter(|day| day.year() >= 1 && text.len() == "YYYY-MM-DD".len());
         day.map(Self).ok_or("must be a day of the calendar, written YYYY-MM-DD")
     }
 }
@@ -151,6 +153,15 @@ pub fn balance(before: i64, amounts: impl IntoIterator<Item = i128>) -> Option<i
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_is_one_of_the_calendar_from_year_1_on() {
+        let day = |text: &str| Day::try_from(text.to_owned()).ok().map(Day::iso);
+        assert_eq!(day("0001-01-01").as_deref(), Some("0001-01-01"));
+        for text in ["0000-01-01", "2026-02-29", "20260101", "2026-1-1", ""] {
+            assert_eq!(day(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_balance_is_refused_only_when_its_end_does_not_fit() {

@@ -128,8 +128,11 @@ fn a_rollback_returns_to_what_ran_and_no_further(dir: &Path) {
 fn a_lost_race_is_planned_again(dir: &Path) {
     let infra = dir.join("infra.git");
     let hook = infra.join("hooks/update");
-    let once =
-        "#!/bin/sh\n[ -e raced ] || { touch raced; git update-ref refs/heads/main refs/heads/theirs; }\n";
+    let once = "#!/bin/sh
+[ \"$1\" = refs/heads/main ] && [ ! -e raced ] || exit 0
+touch raced
+git update-ref refs/heads/main refs/heads/theirs
+";
     std::fs::write(&hook, once).unwrap();
     std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let theirs = |change: &dyn Fn(&Path)| {

@@ -10,6 +10,7 @@ use duckdb::{AccessMode, Config, Connection};
 
 use super::engine::{confine, connect, folder_of, quote};
 use super::open::{self, Identity};
+use crate::config::is_ours;
 use crate::fault::Fault;
 use crate::ledger::verify;
 
@@ -18,6 +19,11 @@ pub fn to(db: &Path, target: &Path) -> anyhow::Result<Identity> {
     if target.exists() {
         return Err(Fault::refused(format!("{} exists already", target.display()))
             .help("name a file that does not exist: a backup is never overwritten")
+            .into());
+    }
+    if is_ours(target) {
+        return Err(Fault::config(format!("{} is a name that dojo uses itself", target.display()))
+            .help("name the backup *.duckdb")
             .into());
     }
     let (identity, _) = open::inspect(db)?;

@@ -99,8 +99,13 @@ pub fn inspect(db: &Path) -> anyhow::Result<(Identity, Vec<Applied>)> {
 
 /// Refuses a missing file.
 pub fn present(db: &Path) -> Result<(), Fault> {
-    if db.is_file() {
-        return Ok(());
+    match fs::metadata(db) {
+        Ok(found) if found.is_file() => return Ok(()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Fault::refused(format!("cannot look at {}: {error}", db.display()))
+                .help("may this user read the volume's folder?"));
+        }
+        _ => {}
     }
     Err(Fault::refused(format!("there is no ledger at {}", db.display()))
         .help("is it the right volume? if this is a new ledger, run `dojo init` once"))
@@ -108,8 +113,12 @@ pub fn present(db: &Path) -> Result<(), Fault> {
 
 fn folder(db: &Path) -> Result<(), Fault> {
     let folder = folder_of(db);
-    if folder.is_dir() {
-        return Ok(());
+    match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Fault::refused(format!("cannot look at {}: {error}", folder.display())));
+        }
+        _ => {}
     }
     Err(Fault::refused(format!("there is no folder {} for the ledger", folder.display()))
         .help("mount the volume, or set DOJO_DB_PATH"))
@@ -138,7 +147,7 @@ fn create(db: &Path, known: &Migrations, stop: &Stop) -> anyhow::Result<()> {
 
 /// A free name beside `target` for a database in the making; what a killed process left there is removed.
 pub fn scratch(target: &Path) -> anyhow::Result<TempPath> {
-    let path = with_suffix(target, ".tmp");
+    let path = with_suffix(target, ".unfinished");
     for leftover in [&path, &with_suffix(&path, ".wal")] {
         match fs::remove_file(leftover) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -247,7 +256,7 @@ mod tests {
         let bad = Migrations::embedded().unwrap().and("fails", FAILS);
         volume.migrate(&bad).unwrap_err();
         let backup = volume.backups().remove(0);
-        fs::rename(&backup, with_suffix(&backup, ".tmp")).unwrap();
+        fs::rename(&backup, with_suffix(&backup, ".unfinished")).unwrap();
         volume.migrate(&bad).unwrap_err();
         assert_eq!(volume.backups(), [backup]);
 
@@ -255,6 +264,24 @@ mod tests {
         add_account(&volume.migrate(&Migrations::embedded().unwrap()).unwrap().conn, 7);
         let error = format!("{:#}", volume.migrate(&bad).err().unwrap());
         assert!(error.contains("damaged") && volume.backups().is_empty(), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_looked_at_is_not_called_missing() {
+        let volume = tempfile::tempdir().unwrap();
+        let looped = volume.path().join("ledger.duckdb");
+        std::os::unix::fs::symlink(&looped, &looped).unwrap();
+        let said = present(&looped).unwrap_err().to_string();
+        assert!(said.contains("cannot look at") && !said.contains("dojo init"), "{said}");
+    }
+
+    #[test]
+    fn no_backup_lands_under_a_name_that_is_in_use() {
+        let volume = Volume::new();
+        for name in ["ledger.duckdb.wal", "other.lock", "x.unfinished"] {
+            let error = backup::to(&volume.db(), &volume.0.path().join(name)).unwrap_err();
+            assert_eq!(crate::fault::exit_code(&error), 2, "{name}: {error}");
+        }
     }
 
     #[test]

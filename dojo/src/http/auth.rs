@@ -41,6 +41,7 @@ impl Guard {
         let named = format!("DOJO_TOKEN_FILE={}", file.display());
         let text = std::fs::read_to_string(file)
             .map_err(|error| Fault::config(format!("cannot read {named}: {error}")).help(FORMAT))?;
+        let text = text.trim_start_matches('\u{feff}');
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let tokens: Vec<_> = lines.map(|token| Sha256::digest(token).into()).collect();
         if tokens.is_empty() {
