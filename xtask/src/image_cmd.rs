@@ -66,7 +66,7 @@ pub struct Push {
     /// The image: an OCI layout (folder or tar) or a docker archive [default: what `image build` made]
     #[arg(long, value_name = "FILE")]
     archive: Option<PathBuf>,
-    /// Where to: oci:FOLDER or HOST[:PORT]/NAME [default: the pipeline's registry]
+    /// Where to: `oci:FOLDER` or `HOST[:PORT]/NAME` [default: the pipeline's registry]
     #[arg(long, value_name = "R")]
     repository: Option<String>,
     /// A name for it, may be repeated [default: sha- and the commit's first 12 digits]
@@ -102,7 +102,7 @@ pub struct Inspect {
     /// A tag or a digest in the registry [default: what `image build` made]
     #[arg(value_name = "REF")]
     reference: Option<String>,
-    /// Where to look: oci:FOLDER or HOST[:PORT]/NAME [default: the pipeline's registry]
+    /// Where to look: `oci:FOLDER` or `HOST[:PORT]/NAME` [default: the pipeline's registry]
     #[arg(long, value_name = "R")]
     repository: Option<String>,
     /// Print it as one JSON object
