@@ -12,18 +12,13 @@ use xshell::{Cmd, Shell, cmd};
 
 use crate::fault::{Fault, Kind, exit_code};
 
+mod push;
+pub use push::Push;
+
 /// A repository on this machine.
 #[derive(Debug)]
 pub struct Git {
     dir: PathBuf,
-}
-
-/// How a push ended, unless it failed or was refused by a hook.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Push {
-    Done,
-    /// The remote's ref is no longer what it was; git's own words.
-    Raced(String),
 }
 
 /// One commit, for logs.
@@ -245,68 +240,6 @@ impl Git {
     pub fn is_annotated(&self, tag: &str) -> Result<bool> {
         Ok(self.run(["cat-file", "-t", &format!("refs/tags/{tag}")])? == "tag")
     }
-
-    /// Pushes `source` to the remote's `reference`, which the remote takes only while it is still at `expected` (`None`:
-    /// absent). That it moved in the meantime is a race; a hook's refusal, a missing right and a remote that cannot take
-    /// it for another reason are errors.
-    pub fn push(&self, remote: &str, source: &str, reference: &str, expected: Option<&str>) -> Result<Push> {
-        let sh = shell(&self.dir)?;
-        let lease = format!("--force-with-lease={reference}:{}", expected.unwrap_or_default());
-        let push = git(&sh).args(["push", "--porcelain", &lease, remote, &format!("{source}:{reference}")]);
-        let output = output(push)?;
-        // An answer that was lost on its way is no failure: what counts is what the remote has.
-        let pushed =
-            || Ok::<_, anyhow::Error>(self.remote_object(remote, reference)? == self.object(source)?);
-        if output.status.success() || pushed().unwrap_or(false) {
-            return Ok(Push::Done);
-        }
-        let push = judge_push(&text(&output.stdout), &text(&output.stderr), remote, reference)?;
-        if let Push::Raced(line) = &push
-            && self.remote_object(remote, reference)?.as_deref() == expected
-        {
-            let problem = Fault::remote(format!(
-                "{} cannot take the push to {reference}: {line}",
-                without_credentials(remote)
-            ));
-            return Err(problem
-                .help("nobody moved it; look at the remote, then run the same command again")
-                .into());
-        }
-        Ok(push)
-    }
-
-    /// The object that the remote's ref names now, not peeled.
-    fn remote_object(&self, remote: &str, reference: &str) -> Result<Option<String>> {
-        let answer = self.run(["ls-remote", remote, reference])?;
-        let lines = answer.lines().filter_map(|line| line.split_once('\t'));
-        Ok(lines.filter(|(_, name)| *name == reference).map(|(id, _)| id.to_owned()).next())
-    }
-}
-
-/// What a failed push's porcelain output and stderr mean.
-fn judge_push(stdout: &str, stderr: &str, remote: &str, reference: &str) -> Result<Push, Fault> {
-    const RACES: [&str; 7] = [
-        "(fetch first)",
-        "(non-fast-forward)",
-        "(stale info)",
-        "(already exists)",
-        "cannot lock ref",
-        "failed to update ref",
-        "incorrect old value",
-    ];
-    let said: Vec<_> =
-        stderr.lines().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
-    let Some(line) = stdout.lines().find(|line| line.starts_with('!')) else {
-        return Err(Fault::remote(format!("cannot push {reference} to {remote}: {}", one_line(stderr)))
-            .help("check your access, then run the same command again"));
-    };
-    let line = line.trim_start_matches('!').trim().replace('\t', " ");
-    if RACES.iter().any(|race| line.contains(race)) {
-        return Ok(Push::Raced(line));
-    }
-    Err(Fault::refused(
-        format!("{remote} refused the push to {reference}: {line} {}", said.join(" ")).trim_end(),
-    ))
 }
 
 fn shell(dir: &Path) -> Result<Shell> {
@@ -385,140 +318,4 @@ fn utc(rfc3339: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A bare repository with one commit on `main`, and a clone of it.
-    fn repositories() -> (tempfile::TempDir, Git) {
-        let dir = tempfile::tempdir().unwrap();
-        let sh = shell(dir.path()).unwrap();
-        let run = |line: &[&str]| succeed(git(&sh).args(line)).unwrap();
-        run(&["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
-        run(&["init", "--quiet", "--initial-branch=main", "work"]);
-        let work = Git::at(dir.path().join("work"));
-        for (key, value) in
-            [("user.name", "A Person"), ("user.email", "person@example.com"), ("commit.gpgsign", "false")]
-        {
-            work.run(["config", key, value]).unwrap();
-        }
-        std::fs::write(dir.path().join("work/a.txt"), "one\n").unwrap();
-        work.run(["add", "."]).unwrap();
-        work.run(["commit", "--quiet", "-m", "first"]).unwrap();
-        work.run(["remote", "add", "origin", "../remote.git"]).unwrap();
-        work.run(["push", "--quiet", "origin", "main"]).unwrap();
-        (dir, work)
-    }
-
-    #[test]
-    fn a_commit_is_made_without_touching_the_work_tree() {
-        let (dir, work) = repositories();
-        let parent = work.commit("HEAD").unwrap().unwrap();
-        let commit = work
-            .commit_files(&parent, &[("a.txt", "two\n"), ("new/b.txt", "b\n")], "second\n\nKey: value\n")
-            .unwrap();
-        assert_eq!(work.show(&commit, "a.txt").unwrap().as_deref(), Some("two\n"));
-        assert_eq!(work.show(&commit, "new/b.txt").unwrap().as_deref(), Some("b\n"));
-        assert_eq!(std::fs::read_to_string(dir.path().join("work/a.txt")).unwrap(), "one\n");
-        assert_eq!(work.dirty().unwrap(), Vec::<String>::new());
-        assert_eq!(work.push("origin", &commit, "refs/heads/main", Some(&parent)).unwrap(), Push::Done);
-        assert_eq!(work.remote_ref("origin", "refs/heads/main").unwrap(), Some(commit.clone()));
-        work.fast_forward(&commit).unwrap();
-        assert_eq!(std::fs::read_to_string(dir.path().join("work/a.txt")).unwrap(), "two\n");
-        let log = work.log("HEAD", Some("a.txt")).unwrap();
-        assert_eq!(
-            log.iter().map(|c| c.message.as_str()).collect::<Vec<_>>(),
-            ["second\n\nKey: value", "first"]
-        );
-    }
-
-    #[test]
-    fn a_push_onto_a_moved_branch_is_a_race_and_a_hooks_no_is_not() {
-        let (dir, work) = repositories();
-        let parent = work.commit("HEAD").unwrap().unwrap();
-        let mine = work.commit_files(&parent, &[("a.txt", "mine\n")], "mine").unwrap();
-        let theirs = work.commit_files(&parent, &[("a.txt", "theirs\n")], "theirs").unwrap();
-        assert_eq!(work.push("origin", &theirs, "refs/heads/main", Some(&parent)).unwrap(), Push::Done);
-        assert!(matches!(
-            work.push("origin", &mine, "refs/heads/main", Some(&parent)).unwrap(),
-            Push::Raced(_)
-        ));
-
-        let hook = dir.path().join("remote.git/hooks/pre-receive");
-        std::fs::write(&hook, "#!/bin/sh\necho 'error: GH006: protected branch' >&2\nexit 1\n").unwrap();
-        std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let next = work.commit_files(&theirs, &[("a.txt", "next\n")], "next").unwrap();
-        let error = work.push("origin", &next, "refs/heads/main", Some(&theirs)).unwrap_err();
-        assert_eq!(exit_code(&error), 3);
-        assert!(error.to_string().contains("GH006"), "{error}");
-        assert_eq!(work.remote_ref("origin", "refs/heads/main").unwrap(), Some(theirs));
-    }
-
-    #[test]
-    fn a_branch_that_was_taken_back_is_not_brought_back() {
-        let (_dir, work) = repositories();
-        let first = work.commit("HEAD").unwrap().unwrap();
-        let taken_back = work.commit_files(&first, &[("a.txt", "taken back\n")], "taken back").unwrap();
-        work.push("origin", &taken_back, "refs/heads/main", Some(&first)).unwrap();
-        let mine = work.commit_files(&taken_back, &[("a.txt", "mine\n")], "mine").unwrap();
-        work.run(["push", "--quiet", "--force", "origin", &format!("{first}:refs/heads/main")]).unwrap();
-        assert!(matches!(
-            work.push("origin", &mine, "refs/heads/main", Some(&taken_back)).unwrap(),
-            Push::Raced(_)
-        ));
-        assert_eq!(work.remote_ref("origin", "refs/heads/main").unwrap(), Some(first));
-    }
-
-    #[test]
-    fn a_ref_that_cannot_be_locked_though_nobody_moved_it_is_no_race() {
-        let (dir, work) = repositories();
-        let parent = work.commit("HEAD").unwrap().unwrap();
-        let mine = work.commit_files(&parent, &[("a.txt", "mine\n")], "mine").unwrap();
-        std::fs::write(dir.path().join("remote.git/refs/heads/main.lock"), "").unwrap();
-        let error = work.push("origin", &mine, "refs/heads/main", Some(&parent)).unwrap_err();
-        assert_eq!(exit_code(&error), 1);
-        assert!(error.to_string().contains("nobody moved it"), "{error}");
-    }
-
-    #[test]
-    fn a_folder_that_is_no_repository_is_an_error_and_not_an_empty_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = Git::at(folder.path()).commit("HEAD").unwrap_err().to_string();
-        assert!(error.contains("not a git repository"), "{error}");
-    }
-
-    #[test]
-    fn an_annotated_tag_is_peeled_to_its_commit() {
-        let (_dir, work) = repositories();
-        let head = work.commit("HEAD").unwrap().unwrap();
-        work.tag("v0.1.0", &head, "Release v0.1.0\n\n### Added\n- a thing\n").unwrap();
-        assert_eq!(work.push("origin", "refs/tags/v0.1.0", "refs/tags/v0.1.0", None).unwrap(), Push::Done);
-        assert_eq!(work.remote_ref("origin", "refs/tags/v0.1.0").unwrap(), Some(head.clone()));
-        assert_eq!(work.remote_tags("origin").unwrap(), [("v0.1.0".to_owned(), head)]);
-    }
-
-    #[test]
-    fn an_unreachable_remote_is_an_error_and_no_url_leaks_its_password() {
-        let (_dir, work) = repositories();
-        let error = work.remote_ref("http://user:hunter2@127.0.0.1:1/x.git", "refs/heads/main").unwrap_err();
-        assert_eq!(exit_code(&error), 1);
-        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
-        assert_eq!(
-            without_credentials("fatal: 'https://a:b@h/x' and ssh://git@h/y"),
-            "fatal: 'https://***@h/x' and ssh://***@h/y"
-        );
-    }
-
-    #[test]
-    fn the_three_wordings_of_a_lost_race() {
-        for line in [
-            "!\tabc:refs/heads/main\t[rejected] (fetch first)",
-            "!\tabc:refs/heads/main\t[rejected] (stale info)",
-            "!\tabc:refs/heads/main\t[remote rejected] (failed to update ref)",
-        ] {
-            assert!(
-                matches!(judge_push(line, "", "origin", "refs/heads/main"), Ok(Push::Raced(_))),
-                "{line}"
-            );
-        }
-    }
-}
+mod tests;
