@@ -93,7 +93,15 @@ struct Deploy<'a> {
 impl<'a> Deploy<'a> {
     fn new(root: &Path, verb: Verb, environment: &str, asked: Option<&'a str>, how: &'a How) -> Result<Self> {
         let pipeline = Pipeline::load(root)?;
-        let environment = pipeline.environment(environment)?.clone();
+        let environment =
+            pipeline.environment(environment).map_err(|fault| match Version::from_tag(environment) {
+                Some(version) if verb == Verb::Rollback => Fault::usage(fault.to_string())
+                    .help(format!("did you mean: cargo xtask rollback --to {version}")),
+                Some(version) => Fault::usage(fault.to_string())
+                    .help(format!("the environment comes first: promote ENVIRONMENT {version}")),
+                None => fault,
+            })?;
+        let environment = environment.clone();
         let registry = Registry::open(pipeline.registry(), root)?;
         let spinner = terminal::Spinner::start(format!("reading {}", pipeline.infra.url));
         let infra = Infra::clone(&pipeline, root)?;

@@ -155,6 +155,10 @@ impl<'a> Rehearsal<'a> {
         push.env_remove("GIT_CONFIG_GLOBAL").env_remove("GIT_CONFIG_NOSYSTEM");
         self.story.quietly(&mut push)?;
         self.git(dir, &["clone", "--quiet", "origin.git", "checkout"])?;
+        let checkout = stage.checkout();
+        // For whoever goes on by hand in there.
+        self.git(&checkout, &["config", "user.name", "Rehearsal"])?;
+        self.git(&checkout, &["config", "user.email", "rehearsal@example.invalid"])?;
         stage.prepare_checkout()?;
         self.commit("rehearsal: start at v0.0.0, in this folder")?;
 
@@ -314,7 +318,12 @@ impl<'a> Rehearsal<'a> {
     fn close(&self, status: &serde_json::Value, head: &str, start: Instant, as_json: bool) -> Result<()> {
         let seconds = start.elapsed().as_secs_f64();
         let dir = &self.stage.dir;
-        self.story.say(&format!("\nall of it took {seconds:.0} s; look at {}", dir.display()));
+        self.story.say(&format!(
+            "\nall of it took {seconds:.0} s, and all services are stopped; look at {}",
+            dir.display()
+        ));
+        self.story
+            .say("for example, in its folder checkout: ../xtask rollback staging --to v0.2.0 --dry-run");
         if as_json {
             let ledgers: BTreeMap<_, _> =
                 self.households.iter().map(|(name, h)| (name, h.summary())).collect();

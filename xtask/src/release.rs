@@ -67,7 +67,7 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         true if !args.yes => eprintln!("{plan}"),
         true => {}
     }
-    if args.dry_run {
+    if args.dry_run && plan.next().is_some() {
         return release.finish(&plan, "dry run");
     }
     let mut confirmed = args.yes;

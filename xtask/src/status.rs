@@ -44,11 +44,12 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         None => pipeline.environments.clone(),
     };
     let spinner = terminal::Spinner::start("asking the infra repository and the services");
-    let statuses = observe(&pipeline, &environments, root);
+    let infra = Infra::clone(&pipeline, root);
+    let statuses = observe(&pipeline, &environments, &infra, root);
     drop(spinner);
     if args.json {
         println!("{}", serde_json::json!({ "environments": statuses }));
-        return Ok(());
+        return infra.map(drop);
     }
     let header = ["ENVIRONMENT", "PINNED", "RUNNING", "STATE", "SCHEMA", "LEDGER", "SEQUENCE"];
     println!("{}", terminal::table(&header, statuses.iter().map(row).collect()));
@@ -60,20 +61,25 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
             println!("{}: pin unknown: {problem}", status.environment);
         }
     }
-    Ok(())
+    infra.map(drop)
 }
 
 /// Asks all sources side by side, so that one slow service delays nobody else's line.
-fn observe(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> Vec<Status> {
+fn observe(
+    pipeline: &Pipeline,
+    environments: &[Environment],
+    infra: &Result<Infra>,
+    root: &Path,
+) -> Vec<Status> {
     std::thread::scope(|scope| {
         let asked: Vec<_> = environments.iter().map(|e| scope.spawn(|| service::observe(&e.url))).collect();
-        let infra = Infra::clone(pipeline, root);
         let registry = Registry::open(pipeline.registry(), root);
         let pins: Vec<_> = environments
             .iter()
-            .map(|environment| match &infra {
-                Ok(infra) => infra.pin(environment).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
+            .map(|environment| match infra {
+                Ok(infra) => infra.pin(environment).map_err(|error| Some(error.to_string())),
+                // Said once, for all of them.
+                Err(_) => Err(None),
             })
             .collect();
         let results = environments.iter().zip(pins).zip(asked);
@@ -83,7 +89,7 @@ fn observe(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> Ve
                     asked.join().unwrap_or_else(|_| Observed::Silent("the look at it failed".into()));
                 let (pin, problem) = match pin {
                     Ok(pin) => (Some(pin), None),
-                    Err(problem) => (None, Some(problem)),
+                    Err(problem) => (None, problem),
                 };
                 let state = state(pin.as_ref(), &observed, registry.as_ref().ok());
                 Status { environment: environment.name.clone(), state, pin, problem, observed }

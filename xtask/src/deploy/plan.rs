@@ -223,6 +223,12 @@ fn check_schema(facts: &Facts, notes: &mut Vec<String>, problems: &mut Problems)
             notes.push(format!(
                 "data file has schema {told}, as you say; {environment} does not answer ({why})"
             ));
+            if let Some(higher) = facts.pinned_schemas.iter().flatten().max().filter(|schema| **schema > told)
+            {
+                notes.push(format!(
+                    "take care: an image with schema {higher} was pinned here, and may have migrated the file"
+                ));
+            }
             if binary < told {
                 problems
                     .push((downgrade(told), way_out(facts, Schema { current: told, oldest_binary: told })));

@@ -97,6 +97,8 @@ fn an_unknown_file_is_never_guessed_to_be_old() {
     assert!(refusal(&unknown).contains("schema is unknown"));
     assert!(plan(&Facts { told_schema: Some(2), ..unknown }).unwrap().change);
     assert!(refusal(&Facts { told_schema: Some(3), ..base(2) }).contains("downgrade"));
+    let told = plan(&Facts { told_schema: Some(1), ..base(2) }).unwrap().to_string();
+    assert!(told.contains("take care: an image with schema 2 was pinned here"), "{told}");
     assert!(plan(&Facts { pinned_schemas: vec![], ..base(2) }).unwrap().change);
 }
 
