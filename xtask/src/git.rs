@@ -286,7 +286,7 @@ fn succeed(command: Cmd<'_>) -> Result<String> {
 
 /// What git said against a command.
 fn complaint(named: &str, output: &Output) -> anyhow::Error {
-    let named = without_credentials(&named.chars().take(200).collect::<String>());
+    let named: String = without_credentials(named).chars().take(200).collect();
     anyhow::anyhow!("{} (from {named})", one_line(&text(&output.stderr)))
 }
 

@@ -111,6 +111,10 @@ fn an_unreachable_remote_is_an_error_and_no_url_leaks_its_password() {
     let error = work.remote_ref("http://user:hunter2@127.0.0.1:1/x.git", "refs/heads/main").unwrap_err();
     assert_eq!(exit_code(&error), 1);
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    // A long one is not cut in two before it is struck out.
+    let long = format!("http://user:{}@127.0.0.1:1/x.git", "s3cret".repeat(60));
+    let error = work.remote_ref(&long, "refs/heads/main").unwrap_err();
+    assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
     assert_eq!(
         without_credentials("fatal: 'https://a:b@h/x' and ssh://git@h/y"),
         "fatal: 'https://***@h/x' and ssh://***@h/y"
