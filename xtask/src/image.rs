@@ -1,7 +1,9 @@
 //! What an image is to this tool: a digest, the labels that tell where it came from, and the tags that name it.
 
+pub mod contents;
 pub mod hashing;
 pub mod oci;
+pub mod platform;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -94,10 +96,18 @@ impl Image {
         Digest::of(&self.config)
     }
 
+    pub fn parsed_config(&self) -> Result<oci::Config, Fault> {
+        serde_json::from_slice(&self.config)
+            .map_err(|error| Fault::refused(format!("the image's config is malformed: {error}")))
+    }
+
     pub fn labels(&self) -> Result<Labels, Fault> {
-        let config: oci::Config = serde_json::from_slice(&self.config)
-            .map_err(|error| Fault::refused(format!("the image's config is malformed: {error}")))?;
-        config.labels()
+        self.parsed_config()?.labels()
+    }
+
+    /// The labels of an image that need not be ours.
+    pub fn told(&self) -> Result<Told, Fault> {
+        Ok(Told::from_map(self.parsed_config()?.label_map()))
     }
 }
 
@@ -142,6 +152,31 @@ pub struct Labels {
     pub created: String,
     /// `dojo.schema` and `dojo.schema.oldest-binary`.
     pub schema: Schema,
+}
+
+/// What the labels say where any of them may be missing: most images are not ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Told {
+    pub revision: Option<String>,
+    pub version: Option<String>,
+    pub source: Option<String>,
+    pub created: Option<String>,
+    pub schema: Option<Schema>,
+}
+
+impl Told {
+    pub fn from_map(map: &BTreeMap<String, String>) -> Self {
+        let text = |key: &str| map.get(key).filter(|text| !text.is_empty()).cloned();
+        let number = |key: &str| map.get(key)?.parse().ok();
+        let schema = number(SCHEMA).zip(number(OLDEST_BINARY));
+        Self {
+            revision: text(REVISION),
+            version: text(VERSION),
+            source: text(SOURCE),
+            created: text(CREATED),
+            schema: schema.map(|(current, oldest_binary)| Schema { current, oldest_binary }),
+        }
+    }
 }
 
 /// A schema number, and the lowest schema number that a binary must know to open a file of this one
@@ -240,8 +275,9 @@ pub fn may_name(tag: &str, held: Option<&Digest>, digest: &Digest) -> Result<(),
 }
 
 /// Whether an image of this revision may be called `tag`: a `sha-…` tag tells the truth about the commit, and what was
-/// built from uncommitted changes gets no fixed tag at all.
-pub fn may_carry(revision: &str, tag: &str) -> Result<(), Fault> {
+/// built from uncommitted changes gets no fixed tag at all. An image that names no revision cannot be held against it.
+pub fn may_carry(revision: Option<&str>, tag: &str) -> Result<(), Fault> {
+    let Some(revision) = revision else { return Ok(()) };
     if revision.ends_with(DIRTY) && is_fixed(tag) {
         return Err(Fault::refused(format!("{tag}: the image was built from uncommitted changes"))
             .help("commit them and build again, or push it under a tag that may move"));
@@ -274,13 +310,14 @@ mod tests {
     #[test]
     fn a_sha_tag_tells_the_commit_and_a_dirty_build_gets_no_fixed_tag() {
         let commit = "0123456789abcdef0123456789abcdef01234567";
-        may_carry(commit, "sha-0123456789ab").unwrap();
-        may_carry(commit, "v0.1.0").unwrap();
-        assert!(may_carry(commit, "sha-ffffffffffff").unwrap_err().to_string().contains(commit));
+        may_carry(Some(commit), "sha-0123456789ab").unwrap();
+        may_carry(Some(commit), "v0.1.0").unwrap();
+        assert!(may_carry(Some(commit), "sha-ffffffffffff").unwrap_err().to_string().contains(commit));
+        may_carry(None, "sha-ffffffffffff").unwrap();
         let dirty = format!("{commit}{DIRTY}");
-        may_carry(&dirty, "edge").unwrap();
+        may_carry(Some(&dirty), "edge").unwrap();
         for fixed in ["sha-0123456789ab", "v0.1.0"] {
-            assert!(may_carry(&dirty, fixed).unwrap_err().to_string().contains("uncommitted"));
+            assert!(may_carry(Some(&dirty), fixed).unwrap_err().to_string().contains("uncommitted"));
         }
     }
 

@@ -16,7 +16,7 @@ use tempfile::NamedTempFile;
 use super::Stored;
 use crate::fault::Fault;
 use crate::image::hashing::Hashing;
-use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, Index, LAYOUT, REF_NAME};
+use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, Index, LAYOUT, REF_NAME, media_type};
 use crate::image::{Digest, may_name};
 
 /// How unfinished files are called, and after what time they can only be a killed process's.
@@ -48,11 +48,6 @@ impl Layout {
     }
 
     pub(super) fn by_digest(&self, digest: &Digest) -> anyhow::Result<Option<Stored>> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Typed {
-            media_type: String,
-        }
         let path = self.blob_path(digest);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -62,7 +57,7 @@ impl Layout {
         let index = self.index()?;
         let media_type = match index.manifests.iter().find(|entry| entry.digest == *digest) {
             Some(entry) => entry.media_type.clone(),
-            None => self.parse::<Typed>(&path, &bytes)?.media_type,
+            None => media_type(&bytes).map_err(|error| self.damaged(&path, error))?,
         };
         Ok(Some(Stored { digest: Digest::of(&bytes), media_type, bytes }))
     }

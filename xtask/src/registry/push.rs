@@ -51,7 +51,7 @@ pub fn push(
 ) -> anyhow::Result<Pushed> {
     check_tag(tag)?;
     if is_fixed(tag) {
-        may_carry(&image.labels()?.revision, tag)?;
+        may_carry(image.told()?.revision.as_deref(), tag)?;
     }
     let mut blobs = layers(registry, &image.layers, progress)?;
     let layers = blobs.iter().map(|(descriptor, _)| descriptor.clone()).collect();
