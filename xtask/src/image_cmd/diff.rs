@@ -108,7 +108,7 @@ fn tell(
     }
     let rows = layers.iter().map(|(fate, layer)| {
         let fate = format!("{fate:?}").to_lowercase();
-        vec![fate, layer.digest.short().to_owned(), HumanBytes(layer.size).to_string(), layer.held()]
+        vec![fate, layer.digest.short().to_owned(), show::size(layer.size), layer.held()]
     });
     println!("\n{}\n", table(&["IS", "LAYER", "SIZE", "HOLDS"], rows.collect()));
     let new = layers.iter().filter(|(fate, _)| matches!(fate, Fate::New | Fate::Repacked)).count();

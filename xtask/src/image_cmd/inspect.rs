@@ -129,19 +129,15 @@ fn tell(
     }
     show::lines(&[("size", format!("{} in {} layers", HumanBytes(size), layers.len()))]);
     if !platforms.is_empty() {
-        let rows = platforms.iter().map(|(entry, size)| {
-            vec![entry.platform_name(), entry.digest.to_string(), HumanBytes(*size).to_string()]
-        });
+        let rows = platforms
+            .iter()
+            .map(|(entry, size)| vec![entry.platform_name(), entry.digest.to_string(), show::size(*size)]);
         println!("\n{}", table(&["PLATFORM", "DIGEST", "SIZE"], rows.collect()));
     }
     let rows = layers.iter().map(|layer| {
         let share = layer.size.saturating_mul(100).checked_div(size).unwrap_or(0);
-        vec![
-            layer.digest.short().to_owned(),
-            HumanBytes(layer.size).to_string(),
-            format!("{share} %"),
-            layer.held(),
-        ]
+        let share = if share == 0 { "< 1 %".to_owned() } else { format!("{share:>3} %") };
+        vec![layer.digest.short().to_owned(), show::size(layer.size), share, layer.held()]
     });
     println!("\n{}", table(&["LAYER", "SIZE", "SHARE", "HOLDS"], rows.collect()));
     Ok(())

@@ -110,6 +110,11 @@ pub fn absent() -> String {
     "-".to_owned()
 }
 
+/// Bytes in a table's column, their units under each other.
+pub fn size(bytes: u64) -> String {
+    format!("{:>10}", HumanBytes(bytes).to_string())
+}
+
 pub fn told(told: &Told) {
     let text = |value: &Option<String>| value.clone().unwrap_or_else(absent);
     let schema =
