@@ -182,7 +182,7 @@ impl Registry {
 }
 
 impl Stored {
-    fn descriptor(&self) -> Descriptor {
+    pub(super) fn descriptor(&self) -> Descriptor {
         Descriptor::new(&self.media_type, self.digest.clone(), self.bytes.len() as u64)
     }
 }
