@@ -15,6 +15,7 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
@@ -74,6 +75,24 @@ impl Descriptor {
     }
 }
 
+/// A manifest as it is stored: the digest is that of exactly these bytes.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub digest: Digest,
+    pub media_type: String,
+    pub bytes: Vec<u8>,
+}
+
+impl Stored {
+    pub fn new(media_type: &str, bytes: Vec<u8>) -> Self {
+        Self { digest: Digest::of(&bytes), media_type: media_type.to_owned(), bytes }
+    }
+
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(&self.media_type, self.digest.clone(), self.bytes.len() as u64)
+    }
+}
+
 /// One image: its config, and its layers from the bottom up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -116,6 +135,11 @@ impl Index {
     /// The image for this platform; one that names none is for all.
     pub fn pick(&self, wanted: &Platform) -> Option<&Descriptor> {
         self.images().find(|entry| entry.platform.as_ref().is_none_or(|platform| platform.fits(wanted)))
+    }
+
+    /// The image for this machine, else the first: whoever only looks can look at any.
+    pub fn preferred(&self) -> Option<&Descriptor> {
+        self.pick(&Platform::here()).or_else(|| self.images().next())
     }
 }
 

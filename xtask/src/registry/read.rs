@@ -5,11 +5,11 @@ use std::io::{BufReader, Read};
 use anyhow::Context as _;
 use flate2::read::MultiGzDecoder;
 
-use super::{Registry, Stored};
+use super::Registry;
 use crate::fault::Fault;
-use crate::image::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, Index, Manifest};
+use crate::image::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, Index, Manifest, Stored};
 use crate::image::platform::Platform;
-use crate::image::{Digest, Labels, Told};
+use crate::image::{Compression, Digest, Labels, Told};
 use crate::version::Version;
 
 /// How many tags are named to somebody who asked for one that is not there.
@@ -85,6 +85,11 @@ impl Registry {
         }
     }
 
+    /// How the image runs.
+    pub fn config(&self, digest: &Digest) -> anyhow::Result<Config> {
+        Ok(self.image(digest, None)?.config)
+    }
+
     /// Where the image came from. The images of an index must agree on it.
     pub fn labels(&self, digest: &Digest) -> anyhow::Result<Labels> {
         let read = |(_, bytes): &(String, Vec<u8>)| -> anyhow::Result<Labels> {
@@ -134,15 +139,13 @@ impl Registry {
 
     /// A layer's uncompressed tar; its blob is verified, the tar's own digest is the reader's to check.
     pub fn layer(&self, descriptor: &Descriptor) -> anyhow::Result<Box<dyn Read>> {
-        if descriptor.media_type.ends_with("zstd") {
-            let layer = descriptor.digest.short();
-            return Err(Fault::refused(format!("layer {layer} is zstd, which is not read here")).into());
-        }
-        let blob = BufReader::new(self.blob(descriptor)?);
-        Ok(if descriptor.media_type.ends_with("gzip") {
-            Box::new(MultiGzDecoder::new(blob))
+        let blob = self.blob(descriptor)?;
+        Ok(if Compression::Gzip.is_of(&descriptor.media_type) {
+            Box::new(MultiGzDecoder::new(BufReader::new(blob)))
+        } else if Compression::Zstd.is_of(&descriptor.media_type) {
+            Box::new(zstd::stream::read::Decoder::new(blob)?)
         } else {
-            Box::new(blob)
+            Box::new(BufReader::new(blob))
         })
     }
 
@@ -181,12 +184,6 @@ impl Registry {
     }
 }
 
-impl Stored {
-    pub(super) fn descriptor(&self) -> Descriptor {
-        Descriptor::new(&self.media_type, self.digest.clone(), self.bytes.len() as u64)
-    }
-}
-
 fn parse(stored: &Stored) -> anyhow::Result<Document> {
     Document::parse(&stored.bytes).map_err(|error| {
         Fault::refused(format!("the manifest {} is malformed: {error}", stored.digest)).into()
@@ -196,7 +193,7 @@ fn parse(stored: &Stored) -> anyhow::Result<Document> {
 fn pick<'a>(index: &'a Index, digest: &Digest, wanted: Option<&Platform>) -> Result<&'a Descriptor, Fault> {
     let picked = match wanted {
         Some(wanted) => index.pick(wanted),
-        None => index.pick(&Platform::here()).or_else(|| index.images().next()),
+        None => index.preferred(),
     };
     picked.ok_or_else(|| {
         let has: Vec<_> = index.images().map(Descriptor::platform_name).collect();
