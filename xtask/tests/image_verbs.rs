@@ -336,13 +336,23 @@ fn an_index_whose_images_disagree_gets_no_fixed_name() {
     let layout = Layout::of(&project);
     let commit = project.run("git", &["rev-parse", "HEAD"]);
     let other = "f".repeat(40);
-    layout.index("mixed", &image, |config| {
+    let mixed = layout.index("mixed", &image, |config| {
         config["config"]["Labels"]["org.opencontainers.image.revision"] = json!(other);
     });
     project.ok(&["image", "retag", "mixed", "try"]);
     for tag in ["v0.1.0", "sha-ffffffffffff"] {
         let said = project.fails(3, &["image", "retag", "mixed", tag]);
         assert!(said.contains("do not agree") && said.contains(&commit) && said.contains(&other), "{said}");
+    }
+    if tools::need("skopeo", "skopeo") {
+        project.run("skopeo", &["copy", "--all", "oci:registry:mixed", "oci:target/mixed:mixed"]);
+        let push = |tag| {
+            let to = "oci:target/elsewhere";
+            ["image", "push", "--archive", "target/mixed", "--repository", to, "--json", "--tag", tag]
+        };
+        assert!(project.fails(3, &push("v0.1.0")).contains("do not agree"));
+        assert!(!project.path("target/elsewhere").exists(), "something was sent before");
+        assert_eq!(project.json(&push("try"))["digest"], mixed.as_str());
     }
 }
 

@@ -9,7 +9,7 @@ use super::Registry;
 use crate::fault::Fault;
 use crate::image::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, Index, Manifest, Stored};
 use crate::image::platform::Platform;
-use crate::image::{Compression, Digest, Labels, Told};
+use crate::image::{Compression, Digest, Finished, Labels, Told};
 use crate::version::Version;
 
 /// How many tags are named to somebody who asked for one that is not there.
@@ -112,29 +112,11 @@ impl Registry {
 
     /// The commit that the image says it was built from; most images of other tools say nothing.
     pub(super) fn revision(&self, digest: &Digest) -> anyhow::Result<Option<String>> {
-        let configs = self.configs(digest)?;
-        let revisions: Vec<_> = configs
-            .iter()
-            .map(|(_, bytes)| {
-                let config = serde_json::from_slice::<Config>(bytes).ok();
-                config.and_then(|config| Told::from_map(config.label_map()).revision)
-            })
-            .collect();
-        let told = revisions.iter().map(|told| format!("commit {}", told.as_deref().unwrap_or("none")));
-        agreed(digest, configs.iter().map(|(platform, _)| platform).zip(told))?;
-        Ok(revisions.into_iter().next().flatten())
+        agreed_revision(digest, &self.configs(digest)?)
     }
 
-    /// The configs of all images under a digest, with the platforms that their index gives for them.
     fn configs(&self, digest: &Digest) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-        let images = match self.document(digest)? {
-            Document::Manifest(manifest) => vec![(String::new(), manifest)],
-            Document::Index(index) => index
-                .images()
-                .map(|entry| Ok((entry.platform_name(), self.single(&entry.digest)?)))
-                .collect::<anyhow::Result<_>>()?,
-        };
-        images.into_iter().map(|(name, manifest)| Ok((name, self.document_blob(&manifest.config)?))).collect()
+        configs(&self.stored(digest)?, |digest| self.single(digest), |config| self.document_blob(config))
     }
 
     /// A layer's uncompressed tar; its blob is verified, the tar's own digest is the reader's to check.
@@ -157,12 +139,8 @@ impl Registry {
         parse(&self.stored(digest)?)
     }
 
-    /// The manifest of one image, which an index names.
     fn single(&self, digest: &Digest) -> anyhow::Result<Manifest> {
-        match self.document(digest)? {
-            Document::Manifest(manifest) => Ok(manifest),
-            Document::Index(_) => Err(Fault::refused(format!("{digest} is an index within an index")).into()),
-        }
+        manifest_of(&self.stored(digest)?)
     }
 
     /// A config, into memory.
@@ -181,6 +159,62 @@ impl Registry {
             count if count > NEARBY => format!("it has {shown} and {} more", count - NEARBY),
             _ => format!("it has {shown}"),
         })
+    }
+}
+
+/// The same of an image that is to be sent as it is.
+pub(super) fn revision(finished: &Finished) -> anyhow::Result<Option<String>> {
+    let Some(root) = finished.manifests.last() else { return Ok(None) };
+    let missing = |digest: &Digest| Fault::refused(format!("{digest} is not in the image's file"));
+    let single = |digest: &Digest| {
+        let stored = finished.manifests.iter().find(|stored| stored.digest == *digest);
+        manifest_of(stored.ok_or_else(|| missing(digest))?)
+    };
+    let config = |descriptor: &Descriptor| {
+        let blob = finished.blobs.iter().find(|blob| blob.descriptor.digest == descriptor.digest);
+        let mut bytes = Vec::new();
+        blob.ok_or_else(|| missing(&descriptor.digest))?
+            .open()?
+            .take(DOCUMENT_LIMIT)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    agreed_revision(&root.digest, &configs(root, single, config)?)
+}
+
+/// The configs of all images that a manifest or an index stands for, with the platforms that the index gives for them.
+fn configs(
+    root: &Stored,
+    single: impl Fn(&Digest) -> anyhow::Result<Manifest>,
+    config: impl Fn(&Descriptor) -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    match parse(root)? {
+        Document::Manifest(manifest) => Ok(vec![(String::new(), config(&manifest.config)?)]),
+        Document::Index(index) => {
+            let images = index.images();
+            images.map(|entry| Ok((entry.platform_name(), config(&single(&entry.digest)?.config)?))).collect()
+        }
+    }
+}
+
+fn agreed_revision(digest: &Digest, configs: &[(String, Vec<u8>)]) -> anyhow::Result<Option<String>> {
+    let revision = |(_, bytes): &(String, Vec<u8>)| {
+        let config = serde_json::from_slice::<Config>(bytes).ok();
+        config.and_then(|config| Told::from_map(config.label_map()).revision)
+    };
+    let revisions: Vec<_> = configs.iter().map(revision).collect();
+    let told = revisions.iter().map(|told| format!("commit {}", told.as_deref().unwrap_or("none")));
+    agreed(digest, configs.iter().map(|(platform, _)| platform).zip(told))?;
+    Ok(revisions.into_iter().next().flatten())
+}
+
+/// The manifest of one image, which an index names.
+fn manifest_of(stored: &Stored) -> anyhow::Result<Manifest> {
+    match parse(stored)? {
+        Document::Manifest(manifest) => Ok(manifest),
+        Document::Index(_) => {
+            Err(Fault::refused(format!("{} is an index within an index", stored.digest)).into())
+        }
     }
 }
 
