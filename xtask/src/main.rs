@@ -15,6 +15,7 @@ mod changelog;
 mod check;
 mod ci;
 mod deploy;
+mod docker;
 mod doctor;
 mod duckdb;
 mod engine;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 const PURE: &[&str] =
     &["changelog", "fault", "image", "kustomization", "manifest", "pipeline", "report", "version"];
 /// One outside thing each.
-const EDGES: &[&str] = &["archive", "builder", "duckdb", "git", "infra", "kustomize", "registry", "service"];
+const EDGES: &[&str] =
+    &["archive", "builder", "docker", "duckdb", "git", "infra", "kustomize", "registry", "service"];
 /// Edges that stand on another one: the infra repository on git.
 const EDGE_ON_EDGE: &[(&str, &str)] = &[("infra", "git")];
 /// One verb each.

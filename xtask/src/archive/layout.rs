@@ -37,7 +37,7 @@ impl Archive {
     fn picked(&self, root: &Descriptor) -> anyhow::Result<Manifest> {
         match self.document(root)? {
             Document::Manifest(manifest) => Ok(manifest),
-            Document::Index(index) => match index.pick() {
+            Document::Index(index) => match index.preferred() {
                 Some(entry) => self.picked(entry),
                 None => Err(self.corrupt("the index holds no image").into()),
             },

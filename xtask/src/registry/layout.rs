@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 
 use crate::fault::Fault;
 use crate::image::hashing::Hashing;
-use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, Index, LAYOUT, REF_NAME, Stored};
+use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, Index, LAYOUT, REF_NAME, Stored, media_type};
 use crate::image::{Digest, may_name};
 
 /// How unfinished files are called, and after what time they can only be a killed process's.
@@ -47,11 +47,6 @@ impl Layout {
     }
 
     pub fn by_digest(&self, digest: &Digest) -> anyhow::Result<Option<Stored>> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Typed {
-            media_type: String,
-        }
         let path = self.blob_path(digest);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -61,7 +56,7 @@ impl Layout {
         let index = self.index()?;
         let media_type = match index.manifests.iter().find(|entry| entry.digest == *digest) {
             Some(entry) => entry.media_type.clone(),
-            None => self.parse::<Typed>(&path, &bytes)?.media_type,
+            None => media_type(&bytes).map_err(|error| self.damaged(&path, error))?,
         };
         Ok(Some(Stored { digest: Digest::of(&bytes), media_type, bytes }))
     }
