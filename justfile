@@ -20,6 +20,10 @@ test:
 soak kills="200":
     DOJO_KILLS={{ kills }} DOJO_INTERRUPTS=20 cargo xtask ci test
 
+# What a push costs by skopeo and by xtask, in turns: time, memory, bytes. Needs skopeo and docker-registry
+bench-image *args:
+    cargo bench --quiet --package xtask --bench image --profile dev -- {{ args }}
+
 # The rendered manifests of every environment against the rules
 check:
     cargo xtask check
