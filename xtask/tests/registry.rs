@@ -25,13 +25,6 @@ fn tools() -> bool {
     tools::need("docker-registry", "docker-registry")
 }
 
-/// Docker's config.json with a password for this host.
-fn log_in(project: &Project, host: &str, password: &str) {
-    fs::create_dir_all(project.path("docker-config")).unwrap();
-    let auths = json!({ "auths": { host: { "username": USER, "password": password } } });
-    fs::write(project.path("docker-config/config.json"), auths.to_string()).unwrap();
-}
-
 fn push(project: &Project, repository: &str, tag: &str) -> Value {
     project.json(&["image", "push", "--repository", repository, "--tag", tag, "--json"])
 }
@@ -90,12 +83,12 @@ fn a_registry_with_a_password_takes_dockers_and_no_token_of_github() {
     );
     assert!(!said.contains("gh-s3cret"), "{said}");
 
-    log_in(&project, &registry.host, "wr0ng-password");
+    project.log_in(&registry.host, USER, "wr0ng-password");
     let said = project.fails(2, &args);
     assert!(said.contains(USER) && said.contains("401"), "{said}");
     assert!(!said.contains("wr0ng-password"), "{said}");
 
-    log_in(&project, &registry.host, PASSWORD);
+    project.log_in(&registry.host, USER, PASSWORD);
     project.ok(&args);
     project.ok(&["image", "inspect", "edge", "--repository", &repository]);
 }
@@ -134,7 +127,7 @@ fn a_registry_with_tokens_gets_them_from_its_realm() {
     let args = ["image", "push", "--repository", &repository, "--tag", "edge"];
     let said = project.fails(2, &args);
     assert!(said.contains("docker login"), "{said}");
-    log_in(&project, &registry.host, PASSWORD);
+    project.log_in(&registry.host, USER, PASSWORD);
     let before = registry.token_requests().len();
     project.ok(&args);
     project.ok(&["image", "inspect", "edge", "--repository", &repository]);
@@ -142,7 +135,7 @@ fn a_registry_with_tokens_gets_them_from_its_realm() {
     assert!(asked.iter().any(|line| line.contains("pull%2Cpush") || line.contains("pull,push")), "{asked:?}");
     assert!(asked.len() == 2, "a token serves for many requests: {asked:?}");
 
-    log_in(&project, &registry.host, "wr0ng-password");
+    project.log_in(&registry.host, USER, "wr0ng-password");
     let said = project.fails(2, &args);
     assert!(said.contains("401") && !said.contains("wr0ng-password"), "{said}");
 }
@@ -268,7 +261,7 @@ fn credentials_stay_with_their_host_and_out_of_errors() {
         (Some(_), "POST") => Answer::new(202).header("Location", &format!("{elsewhere}/upload")),
         (Some(_), _) => Answer::new(302).header("Location", &format!("{elsewhere}/manifest")),
     });
-    log_in(&project, &registry.host, "s3cret");
+    project.log_in(&registry.host, USER, "s3cret");
     let repository = registry.repository("dojo");
     project.fails(2, &["image", "push", "--repository", &repository, "--tag", "edge"]);
     project.fails(2, &["image", "inspect", "edge", "--repository", &repository]);
@@ -285,7 +278,7 @@ fn credentials_stay_with_their_host_and_out_of_errors() {
             Answer::new(403).body(&reason.to_string())
         }
     });
-    log_in(&project, &parrot.host, "s3cret");
+    project.log_in(&parrot.host, USER, "s3cret");
     let said = project.fails(2, &["image", "inspect", "edge", "--repository", &parrot.repository("dojo")]);
     assert!(said.contains("you sent Basic *** ***"), "{said}");
 }
