@@ -1,9 +1,10 @@
 //! A built image as it lies on disk: an OCI image layout (folder or tar) or a docker-archive, plain or gzipped.
 //!
 //! Nothing is unpacked: layers are read where they lie, when asked for. Digests are checked, so that a truncated or lying
-//! file is refused by name. Left out: images for several platforms side by side, and zstd layers.
+//! file is refused by name.
 
 mod checked;
+mod layout;
 #[cfg(test)]
 mod tests;
 
@@ -21,12 +22,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::fault::Fault;
-use crate::image::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, Index, Manifest};
+use crate::image::oci::{Config, DOCUMENT_LIMIT};
 use crate::image::{Digest, Image, Layer};
 use checked::Checked;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+const BUFFER: usize = 1 << 16;
 
 /// Reads the image at `path`; its layers stay where they are.
 pub fn read(path: &Path) -> anyhow::Result<Image> {
@@ -96,7 +98,7 @@ impl Archive {
     fn inflated(&self, file: &File) -> anyhow::Result<File> {
         let mut plain = tempfile::tempfile().context("a temporary file for the inflated archive")?;
         let mut inflater = MultiGzDecoder::new(BufReader::new(file));
-        let mut buffer = vec![0; 1 << 16];
+        let mut buffer = vec![0; BUFFER];
         loop {
             let length = inflater.read(&mut buffer).map_err(|error| self.corrupt(error))?;
             if length == 0 {
@@ -144,54 +146,12 @@ impl Archive {
         serde_json::from_slice(bytes).map_err(|error| self.corrupt(format!("{name}: {error}")).into())
     }
 
-    /// A blob of an image layout.
-    fn blob(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
-        let name = blob_name(&descriptor.digest);
-        let bytes = self.bytes(&name)?;
-        self.verify(&name, &bytes, &descriptor.digest)?;
-        Ok(bytes)
-    }
-
     fn verify(&self, name: &str, bytes: &[u8], digest: &Digest) -> Result<(), Fault> {
         let found = Digest::of(bytes);
         if found == *digest {
             return Ok(());
         }
         Err(self.corrupt(format!("{name} should have the digest {digest} and has {found}")))
-    }
-
-    fn layout(&self) -> anyhow::Result<Image> {
-        let index: Index = self.json("index.json", &self.bytes("index.json")?)?;
-        let Some(first) = index.manifests.first() else {
-            return Err(self.corrupt("index.json names no image").into());
-        };
-        if index.manifests.iter().any(|entry| entry.digest != first.digest) {
-            return Err(self.corrupt("index.json names several images, and one is wanted").into());
-        }
-        let manifest = self.manifest(first)?;
-        let members = manifest.layers.iter().map(|layer| {
-            let name = blob_name(&layer.digest);
-            let member = self.member(&name)?;
-            if member.len == layer.size {
-                return Ok(member);
-            }
-            let why = format!("{name} should have {} bytes and has {}", layer.size, member.len);
-            Err(self.corrupt(why).into())
-        });
-        let members = members.collect::<anyhow::Result<_>>()?;
-        self.image(self.blob(&manifest.config)?, members)
-    }
-
-    fn manifest(&self, descriptor: &Descriptor) -> anyhow::Result<Manifest> {
-        let name = blob_name(&descriptor.digest);
-        match Document::parse(&self.blob(descriptor)?)
-            .map_err(|error| self.corrupt(format!("{name}: {error}")))?
-        {
-            Document::Manifest(manifest) => Ok(manifest),
-            Document::Index(_) => {
-                Err(self.corrupt(format!("{name} is an index of several platforms")).into())
-            }
-        }
     }
 
     fn docker(&self) -> anyhow::Result<Image> {
@@ -218,35 +178,27 @@ impl Archive {
             return Err(self.corrupt(why).into());
         }
         let layers = diff_ids.into_iter().zip(members).map(|(diff_id, member)| self.layer(diff_id, member));
-        Ok(Image { config, layers: layers.collect::<anyhow::Result<_>>()? })
+        Ok(Image::new(config, layers.collect::<anyhow::Result<_>>()?))
     }
 
     fn layer(&self, diff_id: Digest, member: Member) -> anyhow::Result<Layer> {
         let mut magic = Vec::new();
         member.reader().take(4).read_to_end(&mut magic)?;
-        if magic == ZSTD {
-            let fault = Fault::refused(format!(
-                "{}: its layers are zstd, which docker 20.10 cannot pull",
-                self.path.display()
-            ));
-            return Err(fault.help("build it with gzip or uncompressed layers").into());
-        }
-        let (size, gzip) = (member.len, magic.starts_with(&GZIP));
-        let (path, expected) = (self.path.clone(), diff_id.clone());
+        let (size, path, expected) = (member.len, self.path.clone(), diff_id.clone());
+        let (gzip, zstd) = (magic.starts_with(&GZIP), magic == ZSTD);
         let open = move || -> anyhow::Result<Box<dyn Read + Send>> {
-            let reader = BufReader::with_capacity(1 << 16, member.reader());
-            Ok(if gzip {
-                Box::new(Checked::new(MultiGzDecoder::new(reader), &expected, &path))
+            let reader = BufReader::with_capacity(BUFFER, member.reader());
+            let plain: Box<dyn Read + Send> = if gzip {
+                Box::new(MultiGzDecoder::new(reader))
+            } else if zstd {
+                Box::new(zstd::stream::read::Decoder::with_buffer(reader)?)
             } else {
-                Box::new(Checked::new(reader, &expected, &path))
-            })
+                Box::new(member.reader())
+            };
+            Ok(Box::new(Checked::new(plain, "layer", &expected, None, &path)))
         };
         Ok(Layer::new(diff_id, size, Box::new(open)))
     }
-}
-
-fn blob_name(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
 }
 
 fn start(file: &File) -> io::Result<Vec<u8>> {

@@ -86,9 +86,53 @@ impl TryFrom<String> for Digest {
 pub struct Image {
     pub config: Vec<u8>,
     pub layers: Vec<Layer>,
+    /// Manifests and blobs that are fit for a registry, bit by bit; the image above is one of them.
+    pub finished: Option<Finished>,
+}
+
+/// Manifests with everything they name: those of an index's platforms first, the one that stands for all last.
+#[derive(Debug)]
+pub struct Finished {
+    pub manifests: Vec<oci::Stored>,
+    pub blobs: Vec<Blob>,
+}
+
+/// A config, a layer or an artifact as it is stored.
+pub struct Blob {
+    pub descriptor: oci::Descriptor,
+    open: Opener,
+}
+
+impl Blob {
+    pub fn new(descriptor: oci::Descriptor, open: Opener) -> Self {
+        Self { descriptor, open }
+    }
+
+    /// The stored bytes. Reading to their end fails if they are not those of the descriptor.
+    pub fn open(&self) -> anyhow::Result<Box<dyn Read + Send>> {
+        (self.open)()
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob").field("descriptor", &self.descriptor).finish()
+    }
 }
 
 impl Image {
+    pub fn new(config: Vec<u8>, layers: Vec<Layer>) -> Self {
+        Self { config, layers, finished: None }
+    }
+
+    /// The bytes that have to be looked at to push it: of layers, or of all blobs where they are sent as they are.
+    pub fn bytes(&self) -> u64 {
+        match &self.finished {
+            Some(finished) => finished.blobs.iter().map(|blob| blob.descriptor.size).sum(),
+            None => self.layers.iter().map(|layer| layer.size).sum(),
+        }
+    }
+
     /// The config's digest: the same on every machine and in every registry, and what `docker images` shows.
     pub fn id(&self) -> Digest {
         Digest::of(&self.config)
@@ -101,7 +145,8 @@ impl Image {
     }
 }
 
-type Opener = Box<dyn Fn() -> anyhow::Result<Box<dyn Read + Send>> + Send + Sync>;
+/// Opens bytes that lie somewhere, as often as wanted.
+pub type Opener = Box<dyn Fn() -> anyhow::Result<Box<dyn Read + Send>> + Send + Sync>;
 
 /// One layer of an [`Image`]; its bytes are read only when asked for.
 pub struct Layer {
@@ -126,6 +171,35 @@ impl Layer {
 impl fmt::Debug for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Layer").field("diff_id", &self.diff_id).field("size", &self.size).finish()
+    }
+}
+
+/// How a registry stores layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Pulled by everything
+    #[default]
+    Gzip,
+    /// Half the work, and smaller; docker before 23 cannot pull it
+    Zstd,
+}
+
+impl Compression {
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Gzip => oci::LAYER_GZIP,
+            Self::Zstd => oci::LAYER_ZSTD,
+        }
+    }
+
+    /// Whether a layer that another tool stored, with docker's names or OCI's, is compressed like this.
+    pub fn is_of(self, media_type: &str) -> bool {
+        let endings = match self {
+            Self::Gzip => ["tar+gzip", "tar.gzip"],
+            Self::Zstd => ["tar+zstd", "tar.zstd"],
+        };
+        endings.iter().any(|ending| media_type.ends_with(ending))
     }
 }
 

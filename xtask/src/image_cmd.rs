@@ -12,9 +12,9 @@ use crate::archive;
 use crate::builder::{self, Builder, Recipe};
 use crate::duckdb;
 use crate::fault::Fault;
-use crate::image::{Digest, sha_tag};
+use crate::image::{Compression, Digest, sha_tag};
 use crate::pipeline::Pipeline;
-use crate::registry::Registry;
+use crate::registry::{self, CacheFrom, Registry};
 use crate::terminal::Spinner;
 use show::Bar;
 
@@ -72,6 +72,12 @@ pub struct Push {
     /// A name for it, may be repeated [default: sha- and the commit's first 12 digits]
     #[arg(long = "tag", value_name = "T")]
     tags: Vec<String>,
+    /// An image whose layers need not be read or sent again, in the same or another repository
+    #[arg(long, value_name = "[R:]TAG", default_value = "edge")]
+    cache_from: String,
+    /// How layers are stored [default: the pipeline's, else gzip]
+    #[arg(long, value_enum)]
+    compression: Option<Compression>,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
@@ -151,13 +157,26 @@ fn push(args: &Push, root: &Path) -> anyhow::Result<()> {
     if tags.is_empty() {
         tags.push(sha_tag(&image.labels()?.revision));
     }
-    let bar = Bar::start(image.layers.iter().map(|layer| layer.size).sum());
-    let pushed = registry.push(&image, &tags[0], &|progress| bar.step(progress))?;
-    for tag in &tags[1..] {
-        registry.tag(&pushed.digest, tag)?;
-    }
+    let compression = match (args.compression, &args.repository) {
+        (Some(compression), _) => compression,
+        (None, Some(_)) => Compression::default(),
+        (None, None) => Pipeline::load(root)?.compression,
+    };
+    let how = registry::Push { tags: &tags, cache_from: cache_from(&args.cache_from)?, compression };
+    let bar = Bar::start(image.bytes());
+    let pushed = registry.push(&image, &how, &|progress| bar.step(progress))?;
     bar.end();
     show::pushed(&registry, &tags, &pushed, args.json)
+}
+
+/// `TAG`, or a tag of another repository.
+fn cache_from(named: &str) -> anyhow::Result<CacheFrom> {
+    match named.rsplit_once(':') {
+        Some((repository, tag)) => {
+            Ok(CacheFrom::Other(Registry::open(repository, Path::new(""))?, tag.to_owned()))
+        }
+        None => Ok(CacheFrom::Tag(named.to_owned())),
+    }
 }
 
 fn load(args: &Load, root: &Path) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::fault::Fault;
+use crate::image::Compression;
 
 /// Where the file lies in the project.
 pub const PATH: &str = "deploy/pipeline.yaml";
@@ -18,6 +19,9 @@ pub struct Pipeline {
     /// Where the image is kept, if not under its own name: `oci:FOLDER` (an OCI image layout) or `HOST[:PORT]/NAME`.
     #[serde(default)]
     registry: Option<String>,
+    /// How the image's layers are stored: gzip, which everything pulls, unless told otherwise.
+    #[serde(default)]
+    pub compression: Compression,
     /// The project's repository as kustomize's remote resources write it: `github.com/OWNER/NAME`.
     pub repository: String,
     /// The branch that releases are cut from.
@@ -155,6 +159,9 @@ environments:
         assert_eq!(pipeline.registry(), "ghcr.io/blogle/dojo");
         let moved = Pipeline::parse(&format!("{GOOD}registry: oci:registry\n")).unwrap();
         assert_eq!(moved.registry(), "oci:registry");
+        assert_eq!(pipeline.compression, Compression::Gzip);
+        let smaller = Pipeline::parse(&format!("{GOOD}compression: zstd\n")).unwrap();
+        assert_eq!(smaller.compression, Compression::Zstd);
     }
 
     #[test]

@@ -1,28 +1,31 @@
 //! Where images are kept: an OCI image layout folder, or a remote registry over HTTP(S).
 //!
 //! Both answer to the same verbs, and both keep the promise that a version or `sha-…` tag never moves to another digest.
-//! What is read by digest is verified. Left out: deleting, and a cache of compressed digests.
+//! What is read by digest is verified. Left out: deleting.
 
 mod auth;
+mod compress;
 mod http;
 mod layout;
 mod push;
 mod remote;
+mod retry;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Context as _;
 use tempfile::NamedTempFile;
 
 use crate::fault::Fault;
-use crate::image::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, Manifest};
-use crate::image::{Digest, Image, Labels, is_fixed, may_carry};
+use crate::image::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, Manifest, Stored};
+use crate::image::{Blob, Digest, Image, Labels, is_fixed, may_carry};
+pub use auth::Login;
 use layout::Layout;
-pub use push::{Progress, Pushed};
+pub use push::{CacheFrom, Progress, Push, Pushed};
 use remote::Remote;
 pub use unpack::Runtime;
 
@@ -33,22 +36,28 @@ pub enum Registry {
     Remote(Box<Remote>),
 }
 
-/// A manifest as it is stored: the digest is that of exactly these bytes.
-#[derive(Debug)]
-struct Stored {
-    digest: Digest,
-    media_type: String,
-    bytes: Vec<u8>,
+/// How a remote is spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Plain HTTP, to a host that is not this machine.
+    pub insecure: bool,
+    /// In place of what the environment and docker's and podman's files have.
+    pub login: Option<Login>,
 }
 
 impl Registry {
     /// `oci:FOLDER`, relative to `base`, or `HOST[:PORT]/NAME`. A loopback host speaks plain HTTP and all others HTTPS,
     /// unless `http://` is written before the host. Nothing is asked or written yet.
     pub fn open(location: &str, base: &Path) -> anyhow::Result<Self> {
+        Self::open_with(location, base, &Options::default())
+    }
+
+    /// The same, with what somebody said on the command line.
+    pub fn open_with(location: &str, base: &Path, options: &Options) -> anyhow::Result<Self> {
         match location.strip_prefix("oci:") {
             Some("") => Err(Fault::usage("oci: needs a folder").help("write oci:FOLDER").into()),
             Some(folder) => Ok(Self::Layout(Layout::new(base.join(folder)))),
-            None => Ok(Self::Remote(Box::new(Remote::open(location)?))),
+            None => Ok(Self::Remote(Box::new(Remote::open(location, options)?))),
         }
     }
 
@@ -107,10 +116,10 @@ impl Registry {
         self.config(digest)?.labels().with_context(|| format!("image {digest}"))
     }
 
-    /// Sends what the registry does not have yet, then the manifest under `tag`. Running it again after any failure
-    /// completes it; the same image has the same digest each time.
-    pub fn push(&self, image: &Image, tag: &str, progress: &dyn Fn(Progress)) -> anyhow::Result<Pushed> {
-        push::push(self, image, tag, progress)
+    /// Sends what the registry does not have yet, then the manifest under each tag. Running it again after any failure
+    /// completes it.
+    pub fn push(&self, image: &Image, how: &Push<'_>, progress: &dyn Fn(Progress)) -> anyhow::Result<Pushed> {
+        push::push(self, image, how, progress)
     }
 
     /// Lets `tag` name an image that is there already. A version or `sha-…` tag that names another is refused.
@@ -119,7 +128,10 @@ impl Registry {
             may_carry(&self.labels(digest)?.revision, tag)?;
         }
         let stored = self.by_digest(digest)?.ok_or_else(|| self.absent(digest))?;
-        self.put(tag, &stored)
+        if self.put(tag, &stored)? {
+            return Ok(());
+        }
+        Err(Fault::refused(format!("{self} misses a layer of {digest}")).help("push the image again").into())
     }
 
     /// Lays the image's files out in the folder `into`, which appears complete or not at all, and tells how to run them.
@@ -175,6 +187,22 @@ impl Registry {
         }
     }
 
+    /// The name of the repository that blobs can be mounted from, if both are on one host.
+    fn mounts_from<'a>(&self, other: &'a Self) -> Option<&'a str> {
+        match (self, other) {
+            (Self::Remote(remote), Self::Remote(other)) => remote.mounts_from(other),
+            _ => None,
+        }
+    }
+
+    /// Takes a blob over from another repository of the same host; `false` if it must be sent.
+    fn mount(&self, descriptor: &Descriptor, from: &str) -> anyhow::Result<bool> {
+        match self {
+            Self::Layout(_) => Ok(false),
+            Self::Remote(remote) => remote.mount(descriptor, from),
+        }
+    }
+
     /// A file for a blob whose digest is not known yet, there where [`Self::put_blob`] has the least work with it.
     fn scratch(&self) -> anyhow::Result<NamedTempFile> {
         match self {
@@ -183,6 +211,7 @@ impl Registry {
         }
     }
 
+    /// Sends what was written to the file.
     fn put_blob(
         &self,
         descriptor: &Descriptor,
@@ -191,15 +220,42 @@ impl Registry {
     ) -> anyhow::Result<()> {
         match self {
             Self::Layout(layout) => layout.put_blob(&descriptor.digest, file),
-            Self::Remote(remote) => remote.put_blob(descriptor, file.as_file(), sent),
+            Self::Remote(remote) => {
+                let open = || -> anyhow::Result<Box<dyn Read>> { Ok(Box::new(file.reopen()?)) };
+                remote.put_blob(descriptor, &open, sent)
+            }
         }
     }
 
-    fn put(&self, tag: &str, stored: &Stored) -> anyhow::Result<()> {
+    /// Sends a blob as it is, from where it lies.
+    fn copy_blob(&self, blob: &Blob, sent: &dyn Fn(u64)) -> anyhow::Result<()> {
+        match self {
+            Self::Layout(layout) => {
+                let mut file = layout.scratch()?;
+                io::copy(&mut blob.open()?, &mut file).map_err(compress::cause)?;
+                layout.put_blob(&blob.descriptor.digest, file)
+            }
+            Self::Remote(remote) => {
+                let open = || -> anyhow::Result<Box<dyn Read>> { Ok(blob.open()?) };
+                remote.put_blob(&blob.descriptor, &open, sent)
+            }
+        }
+    }
+
+    /// Puts a manifest under a tag. `false` if the registry misses a blob that it names.
+    fn put(&self, tag: &str, stored: &Stored) -> anyhow::Result<bool> {
         check_tag(tag)?;
         match self {
-            Self::Layout(layout) => layout.put(tag, stored),
+            Self::Layout(layout) => layout.put(tag, stored).map(|()| true),
             Self::Remote(remote) => remote.put(tag, stored),
+        }
+    }
+
+    /// Puts a manifest under its digest alone. `false` if the registry misses a blob that it names.
+    fn put_unnamed(&self, stored: &Stored) -> anyhow::Result<bool> {
+        match self {
+            Self::Layout(layout) => layout.put_unnamed(stored).map(|()| true),
+            Self::Remote(remote) => remote.put(stored.digest.as_str(), stored),
         }
     }
 }

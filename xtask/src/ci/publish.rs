@@ -12,7 +12,7 @@ use crate::fault::{self, Fault, Kind};
 use crate::git::Git;
 use crate::image::{Digest, Labels, sha_tag};
 use crate::pipeline::Pipeline;
-use crate::registry::Registry;
+use crate::registry::{Push, Registry};
 use crate::terminal::Spinner;
 use crate::version::Version;
 
@@ -114,7 +114,11 @@ fn image(args: &Args, root: &Path, pipeline: &Pipeline, registry: &Registry, com
     drop(spinner);
     let image = archive::read(&archive)?;
     image.labels()?.must_agree_with(&labels)?;
-    let pushed = registry.push(&image, &tag, &|_| {})?;
+    let pushed = registry.push(
+        &image,
+        &Push { compression: pipeline.compression, ..Push::to(std::slice::from_ref(&tag)) },
+        &|_| {},
+    )?;
     eprintln!("pushed {tag}: {} bytes sent, {} bytes were there", pushed.bytes_sent, pushed.bytes_skipped);
     Ok(pushed.digest)
 }

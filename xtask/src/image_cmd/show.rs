@@ -13,23 +13,26 @@ use crate::registry::{Progress, Pushed, Registry};
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// How much of an image was sent.
-pub struct Bar(ProgressBar, AtomicU64);
+/// How much of an image is there, how much of it was sent, and how much did not have to be.
+pub struct Bar(ProgressBar, AtomicU64, AtomicU64);
 
 impl Bar {
     pub fn start(bytes: u64) -> Self {
         let bar = ProgressBar::new(bytes);
-        bar.set_style(style("{spinner} {elapsed} [{bar:30}] {bytes} of {total_bytes}, sent {msg}"));
+        bar.set_style(style("{spinner} {elapsed} [{bar:30}] {bytes} of {total_bytes}, {msg}"));
         bar.enable_steady_tick(TICK);
-        Self(bar, AtomicU64::new(0))
+        Self(bar, AtomicU64::new(0), AtomicU64::new(0))
     }
 
     pub fn step(&self, progress: Progress) {
         match progress {
             Progress::Done(bytes) => self.0.inc(bytes),
-            Progress::Sent(bytes) => {
-                self.0.set_message(HumanBytes(self.1.fetch_add(bytes, Relaxed) + bytes).to_string());
-            }
+            Progress::Sent(bytes) => drop(self.1.fetch_add(bytes, Relaxed)),
+            Progress::Saved(bytes) => drop(self.2.fetch_add(bytes, Relaxed)),
+        }
+        if !self.0.is_hidden() {
+            let [sent, saved] = [&self.1, &self.2].map(|bytes| HumanBytes(bytes.load(Relaxed)));
+            self.0.set_message(format!("sent {sent}, saved {saved}"));
         }
     }
 

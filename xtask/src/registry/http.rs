@@ -1,26 +1,24 @@
 //! HTTP as registries need it: authorisation on a challenge, redirects without credentials, retries, and errors that name
 //! the URL and never a secret.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::{Method, Response, StatusCode, Uri, header};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, Body, ResponseExt as _, SendBody};
 
-use super::auth::{Access, Auth, Challenge, Credentials};
-use crate::fault::{Fault, Kind};
+use super::auth::{Access, Auth, Challenge, Credentials, Login};
+use super::compress::cause;
+use super::retry::{Passing, is_rate_limit, pause, said};
+use crate::fault::Fault;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// A registry checks the digest of a large blob before it answers.
 const SILENCE: Duration = Duration::from_secs(120);
 const WHOLE_CALL: Duration = Duration::from_secs(60 * 60);
-/// The pauses between tries, and so how many there are.
-const PAUSES: [Duration; 3] =
-    [Duration::from_millis(300), Duration::from_millis(1000), Duration::from_millis(3000)];
-
 #[derive(Debug)]
 pub struct Http {
     agent: Agent,
@@ -28,6 +26,8 @@ pub struct Http {
     pub origin: String,
     host: String,
     name: String,
+    /// Another repository of the host, which blobs are mounted from.
+    beside: OnceLock<String>,
     pub auth: Auth,
 }
 
@@ -43,27 +43,15 @@ pub struct Request<'a> {
 pub enum Content<'a> {
     None,
     Bytes(&'a [u8]),
-    /// The file from its start, reporting what was sent.
-    File(&'a File, u64, &'a dyn Fn(u64)),
+    /// So many bytes from the start of what it opens, reporting what was sent.
+    Stream(u64, &'a Open<'a>, &'a dyn Fn(u64)),
 }
 
-/// Tries again after a [`Kind::Remote`] fault, a few times.
-pub fn retry<T>(attempt: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    for pause in PAUSES {
-        match attempt() {
-            Err(error) if is_remote(&error) => std::thread::sleep(pause),
-            outcome => return outcome,
-        }
-    }
-    attempt()
-}
-
-fn is_remote(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<Fault>()).any(|fault| fault.kind == Kind::Remote)
-}
+/// Opens what an upload sends; each try opens it anew.
+pub type Open<'a> = dyn Fn() -> anyhow::Result<Box<dyn Read>> + 'a;
 
 impl Http {
-    pub fn new(scheme: &str, host: &str, name: &str, loopback: bool) -> Self {
+    pub fn new(scheme: &str, host: &str, name: &str, loopback: bool, login: Option<Login>) -> Self {
         let mut config = Agent::config_builder()
             .https_only(scheme == "https")
             .http_status_as_error(false)
@@ -78,13 +66,22 @@ impl Http {
         if loopback {
             config = config.proxy(None);
         }
+        if scheme == "https" {
+            config = config.tls_config(TlsConfig::builder().root_certs(roots()).build());
+        }
         Self {
             agent: config.build().into(),
             origin: format!("{scheme}://{host}"),
             host: host.to_owned(),
             name: name.to_owned(),
-            auth: Auth::new(host),
+            beside: OnceLock::new(),
+            auth: Auth::new(host, name, login),
         }
+    }
+
+    /// Lets tokens for pushing read this other repository, too.
+    pub fn mount_from(&self, name: &str) {
+        let _ = self.beside.set(name.to_owned());
     }
 
     /// Sends one request; any status but the accepted ones is an error. Not retried.
@@ -104,7 +101,7 @@ impl Http {
         if accepted.contains(&response.status().as_u16()) {
             return Ok(response);
         }
-        Err(self.fault(&request.method, &request.url, response).into())
+        Err(self.refusal(&request.method, &request.url, response))
     }
 
     /// A challenge counts only from the registry itself, not from where it redirected to.
@@ -120,7 +117,7 @@ impl Http {
         let mut reader: Option<(Box<dyn Read + '_>, u64)> = match request.content {
             Content::None => None,
             Content::Bytes(bytes) => Some((Box::new(bytes), bytes.len() as u64)),
-            Content::File(file, size, sent) => Some((Box::new(Upload { file, at: 0, sent }), size)),
+            Content::Stream(size, open, sent) => Some((Box::new(Upload { inner: open()?, sent }), size)),
         };
         let mut builder = ureq::http::Request::builder().method(&request.method).uri(&request.url);
         for (name, value) in &request.headers {
@@ -139,10 +136,16 @@ impl Http {
             Some((reader, _)) => self.run(builder.body(SendBody::from_reader(reader))),
             None => self.run(builder.body(())),
         };
-        Ok(outcome.map_err(|error| {
-            let error = self.auth.scrub(&error.to_string());
-            Fault::remote(format!("{} {}: {error}", request.method, plain(&request.url)))
-        })?)
+        outcome.map_err(|error| match error {
+            // What is sent was found damaged while it was read.
+            ureq::Error::Io(error) if is_fault(&error) => cause(error),
+            error => {
+                let error = self.auth.scrub(&error.to_string());
+                Fault::remote(format!("{} {}: {error}", request.method, plain(&request.url)))
+                    .help("run the same command again")
+                    .into()
+            }
+        })
     }
 
     /// Redirects are for reading only; ureq drops `Authorization` on each.
@@ -164,14 +167,14 @@ impl Http {
         found: Option<&Credentials>,
     ) -> anyhow::Result<Option<String>> {
         let (realm, service) = match challenge {
-            Challenge::Basic => return Ok(found.map(Credentials::basic)),
+            Challenge::Basic => return Ok(found.and_then(Credentials::basic)),
             Challenge::Bearer { realm, service } => (realm, service),
         };
         if self.origin.starts_with("https:") && !realm.starts_with("https:") {
             let fault = Fault::usage(format!("{} wants credentials sent to {}", self.host, plain(realm)));
             return Err(fault.help("that is not HTTPS; nothing was sent").into());
         }
-        retry(|| self.token(realm, service.as_deref(), access, found)).map(Some)
+        self.token(realm, service.as_deref(), access, found).map(Some)
     }
 
     fn token(
@@ -186,17 +189,34 @@ impl Http {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let mut request = self.agent.get(realm).query("scope", access.scope(&self.name));
-        if let Some(service) = service {
-            request = request.query("service", service);
+        let mut scopes = vec![access.scope(&self.name)];
+        if let (Access::Push, Some(beside)) = (access, self.beside.get()) {
+            scopes.push(Access::Pull.scope(beside));
         }
-        if let Some(found) = found {
-            request = request.header(header::AUTHORIZATION, found.basic());
-        }
-        let failed = |why: String| Fault::remote(format!("GET {}: {why}", plain(realm)));
-        let mut response = request.call().map_err(|error| failed(error.to_string()))?;
+        let failed = |why: String| Fault::remote(format!("{} {}: {why}", "GET", plain(realm)));
+        let answer = match found.and_then(Credentials::identity_token) {
+            // Docker's own extension of OAuth 2.0: one scope, several separated by spaces.
+            Some(identity) => self.agent.post(realm).send_form([
+                ("grant_type", "refresh_token"),
+                ("client_id", "dojo-xtask"),
+                ("service", service.unwrap_or(&self.host)),
+                ("scope", &scopes.join(" ")),
+                ("refresh_token", identity),
+            ]),
+            None => {
+                let mut request = self.agent.get(realm).query_pairs(scopes.iter().map(|s| ("scope", s)));
+                if let Some(service) = service {
+                    request = request.query("service", service);
+                }
+                if let Some(basic) = found.and_then(Credentials::basic) {
+                    request = request.header(header::AUTHORIZATION, basic);
+                }
+                request.call()
+            }
+        };
+        let mut response = answer.map_err(|error| failed(error.to_string()))?;
         if response.status() != StatusCode::OK {
-            return Err(self.fault(&Method::GET, realm, response).into());
+            return Err(self.refusal(&Method::GET, realm, response));
         }
         let token: Token =
             response.body_mut().read_json().map_err(|_| failed("no token in the answer".into()))?;
@@ -206,34 +226,35 @@ impl Http {
     }
 
     /// What a status means to the caller.
-    fn fault(&self, method: &Method, url: &str, mut response: Response<Body>) -> Fault {
+    pub fn refusal(&self, method: &Method, url: &str, mut response: Response<Body>) -> anyhow::Error {
+        let body = response.body_mut().with_config().limit(64 << 10).read_to_vec().unwrap_or_default();
+        let said = said(&body).map(|said| self.auth.scrub(&said));
         let status = response.status();
-        let said = said(response.body_mut())
-            .map_or_else(String::new, |said| format!(": {}", self.auth.scrub(&said)));
-        let message = format!("{method} {}: {status}{said}", plain(url));
+        let told = said.as_ref().map_or_else(String::new, |said| format!(": {said}"));
+        let message = format!("{method} {}: {status}{told}", plain(url));
+        let limited = status == StatusCode::FORBIDDEN && said.as_deref().is_some_and(is_rate_limit);
         match status.as_u16() {
-            401 | 403 => Fault::usage(message).help(self.auth.advice()),
-            429 | 500.. => Fault::remote(message).help("run the same command again in a while"),
-            _ => Fault::refused(message),
+            401 | 403 if !limited => Fault::usage(message).help(self.auth.advice()).into(),
+            403 | 408 | 429 | 500.. => {
+                let pause = pause(response.headers(), said.as_deref());
+                let when =
+                    pause.map_or_else(|| "in a while".to_owned(), |p| format!("in {} s", p.as_secs() + 1));
+                let fault = Fault::remote(message).help(format!("run the same command again {when}"));
+                Passing { fault, pause }.into()
+            }
+            _ => Fault::refused(message).into(),
         }
     }
 }
 
-/// The errors in a registry's answer.
-fn said(body: &mut Body) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        errors: Vec<Reason>,
+/// The certificate authorities of this machine (or of `SSL_CERT_FILE`), else those that come with the program.
+fn roots() -> RootCerts {
+    let found = rustls_native_certs::load_native_certs().certs;
+    if found.is_empty() {
+        return RootCerts::WebPki;
     }
-    #[derive(Deserialize)]
-    struct Reason {
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    let answer: Answer = body.with_config().limit(64 << 10).read_json().ok()?;
-    let reasons: Vec<_> = answer.errors.iter().map(|e| format!("{}: {}", e.code, e.message)).collect();
-    Some(reasons.join("; "))
+    let owned = found.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
+    RootCerts::Specific(Arc::new(owned.collect()))
 }
 
 /// A URL without its query, which may be signed.
@@ -246,17 +267,19 @@ fn same_origin(origin: &str, url: &Uri) -> bool {
     origin.scheme() == url.scheme() && origin.host() == url.host() && origin.port_u16() == url.port_u16()
 }
 
-/// A file from its start, without moving its cursor: an upload can be tried again.
+fn is_fault(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.downcast_ref::<Fault>().is_some())
+}
+
+/// Counts what was sent.
 struct Upload<'a> {
-    file: &'a File,
-    at: u64,
+    inner: Box<dyn Read + 'a>,
     sent: &'a dyn Fn(u64),
 }
 
 impl Read for Upload<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.file.read_at(buffer, self.at)?;
-        self.at += length as u64;
+        let length = self.inner.read(buffer)?;
         (self.sent)(length as u64);
         Ok(length)
     }

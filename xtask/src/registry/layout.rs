@@ -13,10 +13,9 @@ use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
-use super::Stored;
 use crate::fault::Fault;
 use crate::image::hashing::Hashing;
-use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, Index, LAYOUT, REF_NAME};
+use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, Index, LAYOUT, REF_NAME, Stored};
 use crate::image::{Digest, may_name};
 
 /// How unfinished files are called, and after what time they can only be a killed process's.
@@ -37,7 +36,7 @@ impl Layout {
         Ok(self.index()?.manifests.iter().filter_map(Descriptor::ref_name).map(str::to_owned).collect())
     }
 
-    pub(super) fn by_tag(&self, tag: &str) -> anyhow::Result<Option<Stored>> {
+    pub fn by_tag(&self, tag: &str) -> anyhow::Result<Option<Stored>> {
         let index = self.index()?;
         let Some(entry) = index.manifests.iter().find(|entry| entry.ref_name() == Some(tag)) else {
             return Ok(None);
@@ -47,7 +46,7 @@ impl Layout {
         Ok(Some(Stored { digest: entry.digest.clone(), media_type: entry.media_type.clone(), bytes }))
     }
 
-    pub(super) fn by_digest(&self, digest: &Digest) -> anyhow::Result<Option<Stored>> {
+    pub fn by_digest(&self, digest: &Digest) -> anyhow::Result<Option<Stored>> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Typed {
@@ -98,7 +97,13 @@ impl Layout {
         self.finish(file, &self.blob_path(digest))
     }
 
-    pub(super) fn put(&self, tag: &str, stored: &Stored) -> anyhow::Result<()> {
+    /// Puts a manifest there without a name of its own.
+    pub fn put_unnamed(&self, stored: &Stored) -> anyhow::Result<()> {
+        self.create()?;
+        self.write(&self.blob_path(&stored.digest), &stored.bytes)
+    }
+
+    pub fn put(&self, tag: &str, stored: &Stored) -> anyhow::Result<()> {
         self.create()?;
         let lock_path = self.folder.join(".lock");
         let lock = File::create(&lock_path).with_context(|| lock_path.display().to_string())?;

@@ -1,5 +1,6 @@
 //! A registry that speaks the OCI distribution protocol, as far as one repository needs it.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::net::IpAddr;
@@ -8,12 +9,13 @@ use anyhow::Context as _;
 use ureq::http::{Method, Response, Uri, header};
 use ureq::{Body, http::HeaderName};
 
-use super::Stored;
+use super::Options;
 use super::auth::Access;
-use super::http::{Content, Http, Request, retry};
+use super::http::{Content, Http, Open, Request};
+use super::retry::{retry, said};
 use crate::fault::Fault;
 use crate::image::hashing::Hashing;
-use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, MANIFEST, MANIFESTS};
+use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, MANIFEST, MANIFESTS, Stored};
 use crate::image::{Digest, is_fixed, may_name};
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -28,7 +30,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    pub fn open(location: &str) -> anyhow::Result<Self> {
+    pub fn open(location: &str, options: &Options) -> anyhow::Result<Self> {
         let (scheme, bare) = match location.split_once("://") {
             None => (None, location),
             Some((scheme @ ("http" | "https"), rest)) => (Some(scheme), rest),
@@ -44,9 +46,19 @@ impl Remote {
         if !is_host || !is_name(name) {
             return Err(malformed(location).into());
         }
-        let scheme = scheme.unwrap_or(if loopback { "http" } else { "https" });
-        let http = Http::new(scheme, host, name, loopback);
+        let plain = loopback || options.insecure;
+        let scheme = scheme.unwrap_or(if plain { "http" } else { "https" });
+        let http = Http::new(scheme, host, name, loopback, options.login.clone());
         Ok(Self { http, location: bare.to_owned(), name: name.to_owned() })
+    }
+
+    /// Prepares for [`Self::mount`] from another repository, and gives its name; `None` if it is on another host.
+    pub fn mounts_from<'a>(&self, other: &'a Self) -> Option<&'a str> {
+        if self.http.origin != other.http.origin || self.name == other.name {
+            return None;
+        }
+        self.http.mount_from(&other.name);
+        Some(&other.name)
     }
 
     /// See [`super::auth::Auth::login`].
@@ -81,7 +93,7 @@ impl Remote {
     }
 
     /// The manifest under a tag or a digest. Always a GET: its bytes prove the digest, and some registries refuse HEAD.
-    pub(super) fn manifest(&self, reference: &str) -> anyhow::Result<Option<Stored>> {
+    pub fn manifest(&self, reference: &str) -> anyhow::Result<Option<Stored>> {
         let url = self.url(&format!("manifests/{reference}"));
         retry(|| {
             let mut response = self.get(&url, &[200, 404])?;
@@ -97,10 +109,18 @@ impl Remote {
         })
     }
 
+    /// Whether the blob is here. Who may not ask is told that it is not: the upload shows whether that is so.
     pub fn has_blob(&self, descriptor: &Descriptor) -> anyhow::Result<bool> {
         let url = self.url(&format!("blobs/{}", descriptor.digest));
         let request = self.request(Method::HEAD, url, Access::Push, Content::None);
-        Ok(retry(|| self.http.send(&request, &[200, 404]))?.status() == 200)
+        Ok(retry(|| self.http.send(&request, &[200, 403, 404, 405]))?.status() == 200)
+    }
+
+    /// Takes a blob over from another repository of this registry, which may answer that it wants an upload after all.
+    pub fn mount(&self, descriptor: &Descriptor, from: &str) -> anyhow::Result<bool> {
+        let url = self.url(&format!("blobs/uploads/?mount={}&from={from}", descriptor.digest));
+        let request = self.request(Method::POST, url, Access::Push, Content::Bytes(b""));
+        Ok(retry(|| self.http.send(&request, &[201, 202]))?.status() == 201)
     }
 
     /// A blob, verified, in a temporary file.
@@ -122,9 +142,19 @@ impl Remote {
     }
 
     /// Starts an upload and sends the whole blob in one request; after a failure, from the start.
-    pub fn put_blob(&self, descriptor: &Descriptor, file: &File, sent: &dyn Fn(u64)) -> anyhow::Result<()> {
-        let content = Content::File(file, descriptor.size, sent);
+    pub fn put_blob(
+        &self,
+        descriptor: &Descriptor,
+        open: &Open<'_>,
+        sent: &dyn Fn(u64),
+    ) -> anyhow::Result<()> {
+        let content = Content::Stream(descriptor.size, open, sent);
+        let tried = Cell::new(false);
         retry(|| {
+            // The answer may have been lost after the work was done.
+            if tried.replace(true) && self.has_blob(descriptor)? {
+                return Ok(());
+            }
             let start =
                 self.request(Method::POST, self.url("blobs/uploads/"), Access::Push, Content::Bytes(b""));
             let response = self.http.send(&start, &[202])?;
@@ -135,23 +165,41 @@ impl Remote {
             let url = format!("{url}{separator}digest={}", descriptor.digest);
             let mut put = self.request(Method::PUT, url, Access::Push, content);
             put.headers.push((header::CONTENT_TYPE, "application/octet-stream".to_owned()));
-            self.same_digest(&self.http.send(&put, &[201])?, &descriptor.digest)
+            // An upload that was cut is gone with its session, or finished without us.
+            let response = self.http.send(&put, &[201, 404])?;
+            if response.status() == 404 {
+                let message = format!("{}: the upload of {} was forgotten", self.location, descriptor.digest);
+                return Err(Fault::remote(message).help("run the same command again").into());
+            }
+            self.same_digest(&response, &descriptor.digest)
         })
     }
 
-    pub(super) fn put(&self, tag: &str, stored: &Stored) -> anyhow::Result<()> {
-        if is_fixed(tag) {
-            let held = self.manifest(tag)?.map(|held| held.digest);
-            may_name(tag, held.as_ref(), &stored.digest)?;
+    /// Puts a manifest under a tag or its own digest. `false` if the registry misses a blob that it names.
+    pub fn put(&self, reference: &str, stored: &Stored) -> anyhow::Result<bool> {
+        if is_fixed(reference) {
+            let held = self.manifest(reference)?.map(|held| held.digest);
+            may_name(reference, held.as_ref(), &stored.digest)?;
             if held.is_some() {
-                return Ok(());
+                return Ok(true);
             }
         }
-        let url = self.url(&format!("manifests/{tag}"));
+        let url = self.url(&format!("manifests/{reference}"));
         let mut request = self.request(Method::PUT, url, Access::Push, Content::Bytes(&stored.bytes));
         request.headers.push((header::CONTENT_TYPE, stored.media_type.clone()));
-        let response = retry(|| self.http.send(&request, &[201]))?;
-        self.same_digest(&response, &stored.digest)
+        let response = retry(|| self.http.send(&request, &[201, 400, 404]))?;
+        if response.status() == 201 {
+            return self.same_digest(&response, &stored.digest).map(|()| true);
+        }
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.into_body().with_config().limit(DOCUMENT_LIMIT).read_to_vec().unwrap_or_default();
+        // ghcr.io says it in words.
+        if said(&body).is_some_and(|said| said.contains("BLOB_UNKNOWN") || said.contains("unknown blob")) {
+            return Ok(false);
+        }
+        let mut again = Response::new(Body::builder().data(body));
+        (*again.status_mut(), *again.headers_mut()) = (status, headers);
+        Err(self.http.refusal(&Method::PUT, &request.url, again))
     }
 
     /// The registry must have understood the same bytes.
@@ -247,13 +295,16 @@ mod tests {
 
     #[test]
     fn a_location_is_a_host_and_a_name() {
-        let origin = |location: &str| Remote::open(location).unwrap().http.origin;
+        let open = |location: &str| Remote::open(location, &Options::default());
+        let origin = |location: &str| open(location).unwrap().http.origin;
         assert_eq!(origin("ghcr.io/blogle/dojo"), "https://ghcr.io");
         assert_eq!(origin("127.0.0.1:5000/dojo"), "http://127.0.0.1:5000");
         assert_eq!(origin("[::1]:5000/dojo"), "http://[::1]:5000");
         assert_eq!(origin("localhost:5000/dojo"), "http://localhost:5000");
         assert_eq!(origin("http://registry.lan:5000/dojo"), "http://registry.lan:5000");
         assert_eq!(origin("registry.lan:5000/dojo"), "https://registry.lan:5000");
+        let insecure = Options { insecure: true, ..Options::default() };
+        assert_eq!(Remote::open("registry.lan/dojo", &insecure).unwrap().http.origin, "http://registry.lan");
         for bad in [
             "dojo",
             "blogle/dojo",
@@ -264,9 +315,9 @@ mod tests {
             "ftp://a.b/c",
             "127.0.0.1.evil/../x",
         ] {
-            assert!(Remote::open(bad).is_err(), "{bad}");
+            assert!(open(bad).is_err(), "{bad}");
         }
-        let refusal = Remote::open("user:s3cret@ghcr.io/dojo").unwrap_err().to_string();
+        let refusal = open("user:s3cret@ghcr.io/dojo").unwrap_err().to_string();
         assert!(!refusal.contains("s3cret"), "{refusal}");
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tar::{EntryType, Header};
 use tempfile::TempDir;
 
-use super::{Registry, Runtime};
+use super::{Push, Registry, Runtime};
 use crate::fault::exit_code;
 use crate::image::{Digest, Image, Layer};
 
@@ -46,7 +46,7 @@ fn image(layers: &[&[Entry<'_>]]) -> Image {
         "config": { "Entrypoint": ["/bin/dojo"], "Cmd": ["serve"], "Env": ["A=b=c"], "User": "1000:1000" },
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
-    Image { config: serde_json::to_vec(&config).unwrap(), layers }
+    Image::new(serde_json::to_vec(&config).unwrap(), layers)
 }
 
 fn layer(bytes: Vec<u8>) -> Layer {
@@ -67,7 +67,7 @@ impl Store {
     }
 
     fn push(&self, image: &Image, tag: &str) -> anyhow::Result<Digest> {
-        self.registry.push(image, tag, &|_| ()).map(|pushed| pushed.digest)
+        self.registry.push(image, &Push::to(&[tag.to_owned()]), &|_| ()).map(|pushed| pushed.digest)
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
@@ -174,7 +174,7 @@ fn the_same_layers_have_the_same_digest_and_are_sent_once() {
     let (one, two) = (Store::new(), Store::new());
     let image = image(&[&[(FILE, "a", "x")], &[(FILE, "b", "y")]]);
     assert_eq!(one.push(&image, "edge").unwrap(), two.push(&image, "edge").unwrap());
-    let again = one.registry.push(&image, "latest", &|_| ()).unwrap();
+    let again = one.registry.push(&image, &Push::to(&["latest".to_owned()]), &|_| ()).unwrap();
     assert_eq!(again.bytes_sent, 0);
     assert!(again.bytes_skipped > 0);
     assert_eq!(one.registry.tags().unwrap(), ["edge", "latest"]);
@@ -250,7 +250,8 @@ fn a_foreign_folder_is_not_made_a_layout() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("thesis.tex"), "x").unwrap();
     let registry = Registry::open("oci:.", folder.path()).unwrap();
-    let error = registry.push(&image(&[&[(FILE, "a", "x")]]), "edge", &|_| ()).unwrap_err();
+    let edge = ["edge".to_owned()];
+    let error = registry.push(&image(&[&[(FILE, "a", "x")]]), &Push::to(&edge), &|_| ()).unwrap_err();
     assert_eq!(exit_code(&error), 2, "{error:#}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

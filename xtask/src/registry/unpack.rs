@@ -15,8 +15,8 @@ use tar::{Entry, EntryType};
 
 use super::Registry;
 use crate::fault::Fault;
-use crate::image::Digest;
 use crate::image::hashing::Hashing;
+use crate::image::{Compression, Digest};
 
 /// How the image's program is to be started.
 #[derive(Clone, Debug)]
@@ -50,8 +50,10 @@ pub fn unpack(registry: &Registry, digest: &Digest, into: &Path) -> anyhow::Resu
     let folder = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(parent)?;
     for (descriptor, diff_id) in manifest.layers.iter().zip(diff_ids) {
         let blob = registry.blob(descriptor)?;
-        let layer: Box<dyn Read> = if descriptor.media_type.ends_with("gzip") {
+        let layer: Box<dyn Read> = if Compression::Gzip.is_of(&descriptor.media_type) {
             Box::new(MultiGzDecoder::new(io::BufReader::new(blob)))
+        } else if Compression::Zstd.is_of(&descriptor.media_type) {
+            Box::new(zstd::stream::read::Decoder::new(blob)?)
         } else {
             Box::new(io::BufReader::new(blob))
         };
