@@ -105,7 +105,17 @@ impl Remote {
             let media_type = media_type.unwrap_or(MANIFEST).to_owned();
             let bytes = response.body_mut().with_config().limit(DOCUMENT_LIMIT).read_to_vec();
             let bytes = bytes.map_err(|error| self.broken_off(&error))?;
-            Ok(Some(Stored { digest: Digest::of(&bytes), media_type, bytes }))
+            let digest = Digest::of(&bytes);
+            match response.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok()) {
+                Some(told) if told.starts_with("sha256:") && told != digest.as_str() => {
+                    let message = format!(
+                        "{}: {reference} is said to be {told} and arrived as {digest}",
+                        self.location
+                    );
+                    Err(Fault::refused(message).help("the registry's content is damaged").into())
+                }
+                _ => Ok(Some(Stored { digest, media_type, bytes })),
+            }
         })
     }
 
