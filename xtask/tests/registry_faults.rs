@@ -20,7 +20,6 @@ mod pushed;
 mod server;
 mod tools;
 
-use std::collections::BTreeMap;
 use std::process::Output;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -33,6 +32,7 @@ use pushed::Made;
 use server::Answer;
 
 const NAME: &str = "team/dojo";
+const LANES: u64 = 4;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().unwrap())
@@ -73,9 +73,9 @@ fn passing(rng: &mut Rng, line: &str) -> Harm {
     }
 }
 
-fn push(project: &Project, host: &str, made: &Made, tags: &[&str]) -> Output {
-    let (archive, repository) = (made.path.to_str().unwrap(), format!("{host}/{NAME}"));
-    let mut args = vec!["image", "push", "--archive", archive, "--repository", &repository, "--json"];
+fn push(project: &Project, repository: &str, made: &Made, tags: &[&str]) -> Output {
+    let archive = made.path.to_str().unwrap();
+    let mut args = vec!["image", "push", "--archive", archive, "--repository", repository, "--json"];
     tags.iter().for_each(|tag| args.extend(["--tag", tag]));
     project.xtask(&args).output().unwrap()
 }
@@ -92,55 +92,68 @@ fn digest_of(output: &Output) -> String {
     told["digest"].as_str().unwrap().to_owned()
 }
 
-/// `rounds` images under a new tag and over an old one, each while requests fail by chance.
-fn play(registry: &Registry, login: bool, seed: u64, rounds: u64) {
-    let project = Project::new();
-    let mut outcomes: BTreeMap<i32, u32> = BTreeMap::new();
-    for round in 0..rounds {
-        let made = Made::new(&project, round);
-        let before = registry.tag(NAME, "edge");
-        let often = Rng::with_seed(seed ^ round).f32() * 0.5;
-        let rng = Mutex::new(Rng::with_seed(seed ^ (round << 32)));
-        let proxy = Proxy::start(&registry.host, move |_, line| {
-            let mut rng = rng.lock().unwrap();
-            if rng.f32() < often { passing(&mut rng, line) } else { Harm::None }
-        });
-        if login {
-            project.log_in(&proxy.host, USER, PASSWORD);
+/// Plays `rounds` rounds in a few repositories side by side, since most of a round is waiting.
+fn play(registry: &Registry, login: bool, rounds: u64) {
+    let seed = seed();
+    std::thread::scope(|scope| {
+        for lane in 0..LANES {
+            scope.spawn(move || {
+                let (project, name) = (Project::new(), format!("team/dojo-{lane}"));
+                for round in (lane..rounds).step_by(LANES as usize) {
+                    play_round(registry, &project, &name, login.then_some(PASSWORD), seed, round);
+                }
+            });
         }
-        let tag = made.sha_tag();
-        let run = || push(&project, &proxy.host, &made, &[&tag, "edge"]);
-        let output = run();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let story = || {
-            let seen: Vec<_> =
-                proxy.seen().iter().map(|seen| format!("{} {:?}", seen.line, seen.harm)).collect();
-            format!("DOJO_SEED={seed}, round {round}, {}\n{said}\n{}", output.status, seen.join("\n"))
-        };
-        let named = ["edge", &tag].map(|tag| registry.tag(NAME, tag));
-        let code = output.status.code().unwrap();
-        *outcomes.entry(code).or_default() += 1;
-        if code == 0 {
-            assert_eq!(named, [Some(digest_of(&output)), Some(digest_of(&output))], "{}", story());
-        } else {
-            // Credentials that were stripped twice in a row are turned away for good.
-            let turned_away = code == 2 && said.contains("401");
-            assert!(code == 1 || turned_away, "{}", story());
-            assert!(is_clear(&said), "{}", story());
-        }
-        proxy.be_honest();
-        let again = run();
-        assert!(again.status.success(), "{}\nand then: {}", story(), String::from_utf8_lossy(&again.stderr));
-        let right = digest_of(&again);
-        assert!(named[0] == before || named[0].as_ref() == Some(&right), "edge was {named:?}\n{}", story());
-        assert!(named[1].as_ref().is_none_or(|named| *named == right), "{tag} was {named:?}\n{}", story());
-        made.is_complete(registry, NAME, &right).unwrap_or_else(|why| panic!("{why}\n{}", story()));
-        assert_eq!(
-            [registry.tag(NAME, "edge"), registry.tag(NAME, &tag)],
-            [Some(right.clone()), Some(right)]
-        );
+    });
+}
+
+/// An image under a new tag and over an old one, while requests fail by chance.
+fn play_round(
+    registry: &Registry,
+    project: &Project,
+    name: &str,
+    password: Option<&str>,
+    seed: u64,
+    round: u64,
+) {
+    let made = Made::new(project, round);
+    let before = registry.tag(name, "edge");
+    let often = Rng::with_seed(seed ^ round).f32() * 0.5;
+    let rng = Mutex::new(Rng::with_seed(seed ^ (round << 32)));
+    let proxy = Proxy::start(&registry.host, move |_, line| {
+        let mut rng = rng.lock().unwrap();
+        if rng.f32() < often { passing(&mut rng, line) } else { Harm::None }
+    });
+    if let Some(password) = password {
+        project.log_in(&proxy.host, USER, password);
     }
-    println!("{rounds} rounds, seed {seed}, exit codes and how often: {outcomes:?}");
+    let tag = made.sha_tag();
+    let run = || push(project, &format!("{}/{name}", proxy.host), &made, &[&tag, "edge"]);
+    let output = run();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let story = || {
+        let seen: Vec<_> = proxy.seen().iter().map(|seen| format!("{} {:?}", seen.line, seen.harm)).collect();
+        format!("DOJO_SEED={seed}, round {round}, {}\n{said}\n{}", output.status, seen.join("\n"))
+    };
+    let named = ["edge", &tag].map(|tag| registry.tag(name, tag));
+    if output.status.success() {
+        assert_eq!(named, [Some(digest_of(&output)), Some(digest_of(&output))], "{}", story());
+    } else {
+        // Credentials that were stripped twice in a row are turned away for good.
+        let turned_away = output.status.code() == Some(2) && said.contains("401");
+        assert!(output.status.code() == Some(1) || turned_away, "{}", story());
+        assert!(is_clear(&said), "{}", story());
+    }
+    proxy.be_honest();
+    let again = run();
+    assert!(again.status.success(), "{}\nand then: {}", story(), String::from_utf8_lossy(&again.stderr));
+    let right = digest_of(&again);
+    assert!(named[0] == before || named[0].as_ref() == Some(&right), "edge was {named:?}\n{}", story());
+    assert!(named[1].as_ref().is_none_or(|named| *named == right), "{tag} was {named:?}\n{}", story());
+    made.is_complete(registry, name, &right).unwrap_or_else(|why| panic!("{why}\n{}", story()));
+    assert_eq!(["edge", &tag].map(|tag| registry.tag(name, tag)), [Some(right.clone()), Some(right)]);
+    let harmed = proxy.seen().iter().filter(|seen| !matches!(seen.harm, Harm::None)).count();
+    println!("round {round}: {harmed} requests harmed, {}", output.status);
 }
 
 fn seed() -> u64 {
@@ -150,14 +163,14 @@ fn seed() -> u64 {
 #[test]
 fn an_open_registry_that_fails_by_chance_names_nothing_wrong() {
     if tools::need("docker-registry", "docker-registry") {
-        play(&Registry::open(), false, seed(), rounds(8));
+        play(&Registry::open(), false, rounds(8));
     }
 }
 
 #[test]
 fn a_registry_with_a_password_that_fails_by_chance_names_nothing_wrong() {
     if tools::need("docker-registry", "docker-registry") {
-        play(&Registry::with_password(), true, seed(), rounds(6));
+        play(&Registry::with_password(), true, rounds(8));
     }
 }
 
@@ -165,35 +178,45 @@ fn a_registry_with_a_password_that_fails_by_chance_names_nothing_wrong() {
 fn tokens_that_run_out_under_way_name_nothing_wrong() {
     if tools::need("docker-registry", "docker-registry") && tools::need("openssl", "openssl") {
         let tokens = Tokens { lifetime: 2, push: true, stumbles: 4 };
-        play(&Registry::with_tokens_of(tokens), true, seed(), rounds(6));
+        play(&Registry::with_tokens_of(tokens), true, rounds(8));
     }
 }
 
-/// Each request in turn is harmed, in each way: one failure alone never stops a push.
+/// Each request in turn is harmed, in some way: one failure alone never stops a push.
 #[test]
 fn one_failure_at_any_request_is_survived() {
     if !tools::need("docker-registry", "docker-registry") {
         return;
     }
-    let (registry, project) = (Registry::open(), Project::new());
-    let (mut rng, mut at, mut tried) = (Rng::with_seed(seed()), 1, 0);
-    let most = rounds(20);
-    while tried < most {
-        let made = Made::small(&project, tried);
-        let choice = Mutex::new(rng.fork());
-        let proxy = Proxy::start(&registry.host, move |nth, line| {
-            if nth == at { passing(&mut choice.lock().unwrap(), line) } else { Harm::None }
-        });
-        let tag = made.sha_tag();
-        let output = push(&project, &proxy.host, &made, &[&tag, "edge"]);
-        let seen = proxy.seen();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "request {at} {:?}: {said}\n{seen:#?}", seen.get(at - 1));
-        made.is_complete(&registry, NAME, &digest_of(&output)).unwrap();
-        assert_eq!(registry.tag(NAME, &tag), Some(digest_of(&output)));
-        tried += 1;
-        at = if at >= seen.len() { 1 } else { at + 1 };
-    }
+    let (registry, seed, tries) = (Registry::open(), seed(), rounds(32));
+    let survive = |lane: u64| {
+        let (project, name) = (Project::new(), format!("team/dojo-{lane}"));
+        for number in (lane..tries).step_by(LANES as usize) {
+            // A push of two layers is 16 requests and fewer once its tags are there.
+            let (made, at) = (Made::small(&project, number), number as usize % 16 + 1);
+            let rng = Mutex::new(Rng::with_seed(seed ^ number));
+            let proxy = Proxy::start(&registry.host, move |nth, line| {
+                if nth == at { passing(&mut rng.lock().unwrap(), line) } else { Harm::None }
+            });
+            let tag = made.sha_tag();
+            let output = push(&project, &format!("{}/{name}", proxy.host), &made, &[&tag, "edge"]);
+            let (seen, said) = (proxy.seen(), String::from_utf8_lossy(&output.stderr));
+            let story = format!("DOJO_SEED={seed}, {number}: {said}\n{:#?} of {seen:#?}", seen.get(at - 1));
+            assert!(output.status.success(), "{story}");
+            let digest = digest_of(&output);
+            made.is_complete(&registry, &name, &digest).unwrap_or_else(|why| panic!("{why}\n{story}"));
+            assert_eq!(
+                ["edge", &tag].map(|tag| registry.tag(&name, tag)),
+                [Some(digest.clone()), Some(digest)]
+            );
+        }
+    };
+    let survive = &survive;
+    std::thread::scope(|scope| {
+        for lane in 0..LANES {
+            scope.spawn(move || survive(lane));
+        }
+    });
 }
 
 #[test]
@@ -216,7 +239,8 @@ fn a_rate_limit_is_waited_for_and_a_refusal_is_not_tried_again() {
             let strike = is_manifest && std::mem::take(&mut *first.lock().unwrap());
             if strike { Harm::Instead(said.clone()) } else { Harm::None }
         });
-        digest_of(&push(&project, &proxy.host, &made, &["edge"]));
+        let repository = format!("{}/{NAME}", proxy.host);
+        digest_of(&push(&project, &repository, &made, &["edge"]));
         let puts: Vec<_> = proxy
             .seen()
             .into_iter()
@@ -233,7 +257,8 @@ fn a_rate_limit_is_waited_for_and_a_refusal_is_not_tried_again() {
         let proxy = Proxy::start(&registry.host, move |_, line| {
             if line.starts_with("PUT") { Harm::Instead(refusal.clone()) } else { Harm::None }
         });
-        let said = failed(code, &["image", "push"], &push(&project, &proxy.host, &made, &["other"]));
+        let repository = format!("{}/{NAME}", proxy.host);
+        let said = failed(code, &["image", "push"], &push(&project, &repository, &made, &["other"]));
         assert!(said.contains(message) && is_clear(&said), "{said}");
         let puts = proxy.seen().iter().filter(|seen| seen.line.starts_with("PUT")).count();
         assert_eq!(puts > 1, tried_again, "{message}: {puts} tries");
