@@ -344,7 +344,7 @@ fn https_is_trusted_by_the_systems_authorities_only() {
     };
     // Another name, then another authority.
     for (to, authority) in [(&stranger, &stranger), (&registry, &stranger)] {
-        let said = refused(1, &attempt(to, authority));
+        let said = refused(2, &attempt(to, authority));
         assert!(said.contains(&to.host) && said.to_lowercase().contains("certificate"), "{said}");
         assert!(!to.log().contains("/v2/"), "something was asked: {}", to.log());
         assert_eq!(to.tag(NAME, "edge"), None);
