@@ -5,6 +5,8 @@
 
 #[path = "tools/docker_registry.rs"]
 mod docker_registry;
+#[path = "tools/dockerd.rs"]
+mod dockerd;
 #[path = "tools/project.rs"]
 mod project;
 #[path = "tools/server.rs"]
@@ -17,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use docker_registry::{PASSWORD, Registry, USER};
+use dockerd::Dockerd;
 use project::{Project, failed, succeeded};
 use serde_json::{Value, json};
 use server::{Answer, Server};
@@ -295,4 +298,21 @@ fn a_registry_that_stores_something_else_is_not_believed() {
     });
     let args = ["image", "push", "--repository", &liar.repository("dojo"), "--tag", "edge"];
     assert!(project.fails(3, &args).contains("and the registry has sha256:000"));
+}
+
+#[test]
+fn what_was_pushed_is_pulled_and_runs_in_docker() {
+    if !tools() {
+        return;
+    }
+    let Some(docker) = Dockerd::start() else { return };
+    let (registry, project) = (Registry::open(), Project::built());
+    let repository = registry.repository("team/dojo");
+    let tag = project.sha_tag();
+    let pushed = push(&project, &repository, &tag);
+    let image = format!("{repository}:{tag}");
+    let said = docker.docker(&["pull", &image]);
+    assert!(said.contains(pushed["digest"].as_str().unwrap()), "{said}");
+    let commit = project.run("git", &["rev-parse", "HEAD"]);
+    assert_eq!(docker.docker(&["run", "--rm", "--read-only", &image]), format!("stand-in {commit}"));
 }
