@@ -16,9 +16,9 @@ ci *args:
 test:
     cargo xtask ci test
 
-# The tests with many more `kill -9` of the service under writes, and more interrupts of the rehearsal
+# The tests with many more `kill -9` of the service under writes, interrupts of the rehearsal, and faults of the registry
 soak kills="200":
-    DOJO_KILLS={{ kills }} DOJO_INTERRUPTS=20 cargo xtask ci test
+    DOJO_KILLS={{ kills }} DOJO_INTERRUPTS=20 DOJO_FAULTS=100 cargo xtask ci test
 
 # What a push costs by skopeo and by xtask, in turns: time, memory, bytes. Needs skopeo and docker-registry
 bench-image *args:

@@ -5,6 +5,8 @@
 
 #[path = "tools/docker_registry.rs"]
 mod docker_registry;
+#[path = "tools/dockerd.rs"]
+mod dockerd;
 #[path = "tools/project.rs"]
 mod project;
 #[path = "tools/server.rs"]
@@ -17,19 +19,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use docker_registry::{PASSWORD, Registry, USER};
+use dockerd::Dockerd;
 use project::{Project, failed, succeeded};
 use serde_json::{Value, json};
 use server::{Answer, Server};
 
 fn tools() -> bool {
     tools::need("docker-registry", "docker-registry")
-}
-
-/// Docker's config.json with a password for this host.
-fn log_in(project: &Project, host: &str, password: &str) {
-    fs::create_dir_all(project.path("docker-config")).unwrap();
-    let auths = json!({ "auths": { host: { "username": USER, "password": password } } });
-    fs::write(project.path("docker-config/config.json"), auths.to_string()).unwrap();
 }
 
 fn push(project: &Project, repository: &str, tag: &str) -> Value {
@@ -90,12 +86,12 @@ fn a_registry_with_a_password_takes_dockers_and_no_token_of_github() {
     );
     assert!(!said.contains("gh-s3cret"), "{said}");
 
-    log_in(&project, &registry.host, "wr0ng-password");
+    project.log_in(&registry.host, USER, "wr0ng-password");
     let said = project.fails(2, &args);
     assert!(said.contains(USER) && said.contains("401"), "{said}");
     assert!(!said.contains("wr0ng-password"), "{said}");
 
-    log_in(&project, &registry.host, PASSWORD);
+    project.log_in(&registry.host, USER, PASSWORD);
     project.ok(&args);
     project.ok(&["image", "inspect", "edge", "--repository", &repository]);
 }
@@ -134,7 +130,7 @@ fn a_registry_with_tokens_gets_them_from_its_realm() {
     let args = ["image", "push", "--repository", &repository, "--tag", "edge"];
     let said = project.fails(2, &args);
     assert!(said.contains("docker login"), "{said}");
-    log_in(&project, &registry.host, PASSWORD);
+    project.log_in(&registry.host, USER, PASSWORD);
     let before = registry.token_requests().len();
     project.ok(&args);
     project.ok(&["image", "inspect", "edge", "--repository", &repository]);
@@ -143,7 +139,7 @@ fn a_registry_with_tokens_gets_them_from_its_realm() {
     // The push reads what is there, then writes; the inspection reads.
     assert!(asked.len() == 3, "a token serves for many requests: {asked:?}");
 
-    log_in(&project, &registry.host, "wr0ng-password");
+    project.log_in(&registry.host, USER, "wr0ng-password");
     let said = project.fails(2, &args);
     assert!(said.contains("401") && !said.contains("wr0ng-password"), "{said}");
 }
@@ -269,7 +265,7 @@ fn credentials_stay_with_their_host_and_out_of_errors() {
         (Some(_), "POST") => Answer::new(202).header("Location", &format!("{elsewhere}/upload")),
         (Some(_), _) => Answer::new(302).header("Location", &format!("{elsewhere}/manifest")),
     });
-    log_in(&project, &registry.host, "s3cret");
+    project.log_in(&registry.host, USER, "s3cret");
     let repository = registry.repository("dojo");
     project.fails(2, &["image", "push", "--repository", &repository, "--tag", "edge"]);
     project.fails(2, &["image", "inspect", "edge", "--repository", &repository]);
@@ -286,7 +282,7 @@ fn credentials_stay_with_their_host_and_out_of_errors() {
             Answer::new(403).body(&reason.to_string())
         }
     });
-    log_in(&project, &parrot.host, "s3cret");
+    project.log_in(&parrot.host, USER, "s3cret");
     let said = project.fails(2, &["image", "inspect", "edge", "--repository", &parrot.repository("dojo")]);
     assert!(said.contains("you sent Basic *** ***"), "{said}");
 }
@@ -302,4 +298,21 @@ fn a_registry_that_stores_something_else_is_not_believed() {
     });
     let args = ["image", "push", "--repository", &liar.repository("dojo"), "--tag", "edge"];
     assert!(project.fails(3, &args).contains("and the registry has sha256:000"));
+}
+
+#[test]
+fn what_was_pushed_is_pulled_and_runs_in_docker() {
+    if !tools() {
+        return;
+    }
+    let Some(docker) = Dockerd::start() else { return };
+    let (registry, project) = (Registry::open(), Project::built());
+    let repository = registry.repository("team/dojo");
+    let tag = project.sha_tag();
+    let pushed = push(&project, &repository, &tag);
+    let image = format!("{repository}:{tag}");
+    let said = docker.docker(&["pull", &image]);
+    assert!(said.contains(pushed["digest"].as_str().unwrap()), "{said}");
+    let commit = project.run("git", &["rev-parse", "HEAD"]);
+    assert_eq!(docker.docker(&["run", "--rm", "--read-only", &image]), format!("stand-in {commit}"));
 }

@@ -11,20 +11,19 @@
     reason = "a benchmark stops at what it cannot do"
 )]
 
-mod archive;
 mod case;
-#[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../../tests/tools/docker_archive.rs"]
+mod docker_archive;
 #[path = "../../tests/tools/docker_registry.rs"]
 mod docker_registry;
 mod measure;
-#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../../tests/tools/server.rs"]
 mod server;
 mod table;
 
 use std::process::ExitCode;
 
-use case::CASES;
+use case::{CASES, Images};
 use clap::Parser;
 
 /// skopeo and xtask push the same image, in turns.
@@ -54,11 +53,8 @@ fn main() -> ExitCode {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let [first, changed] = ["first.tar", "changed.tar"].map(|name| folder.path().join(name));
     eprintln!("making the image twice");
-    archive::write(&first, false).unwrap();
-    archive::write(&changed, true).unwrap();
-    let images = case::Images { first, changed };
+    let images = Images::make(folder.path());
 
     let chosen = CASES.iter().filter(|case| case.name.contains(&args.only));
     let results: Vec<_> = chosen.map(|case| case.measure(&images, args.rounds.max(1))).collect();

@@ -141,9 +141,13 @@ impl Http {
             ureq::Error::Io(error) if is_fault(&error) => cause(error),
             error => {
                 let error = self.auth.scrub(&error.to_string());
-                Fault::remote(format!("{} {}: {error}", request.method, plain(&request.url)))
-                    .help("run the same command again")
-                    .into()
+                let message = format!("{} {}: {error}", request.method, plain(&request.url));
+                // In rustls' words. It will be no other certificate next time.
+                if error.contains("invalid peer certificate") {
+                    let help = "nothing was sent; SSL_CERT_FILE may name the authorities to trust";
+                    return Fault::usage(message).help(help).into();
+                }
+                Fault::remote(message).help("run the same command again").into()
             }
         })
     }

@@ -105,7 +105,17 @@ impl Remote {
             let media_type = media_type.unwrap_or(MANIFEST).to_owned();
             let bytes = response.body_mut().with_config().limit(DOCUMENT_LIMIT).read_to_vec();
             let bytes = bytes.map_err(|error| self.broken_off(&error))?;
-            Ok(Some(Stored { digest: Digest::of(&bytes), media_type, bytes }))
+            let digest = Digest::of(&bytes);
+            match response.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok()) {
+                Some(told) if told.starts_with("sha256:") && told != digest.as_str() => {
+                    let message = format!(
+                        "{}: {reference} is said to be {told} and arrived as {digest}",
+                        self.location
+                    );
+                    Err(Fault::refused(message).help("the registry's content is damaged").into())
+                }
+                _ => Ok(Some(Stored { digest, media_type, bytes })),
+            }
         })
     }
 
@@ -189,7 +199,8 @@ impl Remote {
         request.headers.push((header::CONTENT_TYPE, stored.media_type.clone()));
         let response = retry(|| self.http.send(&request, &[201, 400, 404]))?;
         if response.status() == 201 {
-            return self.same_digest(&response, &stored.digest).map(|()| true);
+            self.same_digest(&response, &stored.digest)?;
+            return self.was_not_overtaken(reference, &stored.digest).map(|()| true);
         }
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().with_config().limit(DOCUMENT_LIMIT).read_to_vec().unwrap_or_default();
@@ -200,6 +211,26 @@ impl Remote {
         let mut again = Response::new(Body::builder().data(body));
         (*again.status_mut(), *again.headers_mut()) = (status, headers);
         Err(self.http.refusal(&Method::PUT, &request.url, again))
+    }
+
+    /// A registry has no compare-and-swap: two pushes may both have seen that a fixed tag is free. Whoever wrote first can
+    /// only look again.
+    fn was_not_overtaken(&self, reference: &str, digest: &Digest) -> anyhow::Result<()> {
+        if !is_fixed(reference) {
+            return Ok(());
+        }
+        match self.manifest(reference)? {
+            Some(held) if held.digest != *digest => {
+                let message = format!(
+                    "{}: {reference} was given to {} meanwhile, not to {digest}",
+                    self.location, held.digest
+                );
+                Err(Fault::race(message)
+                    .help("two pushes of different images ran at once: which is right?")
+                    .into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The registry must have understood the same bytes.

@@ -81,6 +81,8 @@ impl Project {
         command.env("DOCKER_CONFIG", self.path("docker-config")).env("DUCKDB_LIB_DIR", self.path("duckdb"));
         // The cargo that runs this test names folders that are not this project's.
         for name in [
+            "REGISTRY_AUTH_FILE",
+            "XDG_RUNTIME_DIR",
             "GITHUB_TOKEN",
             "GH_TOKEN",
             "GITHUB_ACTOR",
@@ -91,6 +93,13 @@ impl Project {
             command.env_remove(name);
         }
         command
+    }
+
+    /// Docker's config.json with a password for this host, and no other.
+    pub fn log_in(&self, host: &str, user: &str, password: &str) {
+        fs::create_dir_all(self.path("docker-config")).unwrap();
+        let auths = serde_json::json!({ "auths": { host: { "username": user, "password": password } } });
+        fs::write(self.path("docker-config/config.json"), auths.to_string()).unwrap();
     }
 
     /// Runs it, which must end with 0, and gives its stdout.

@@ -1,5 +1,7 @@
 //! A small HTTP server on a free loopback port, which answers as a test tells it and remembers what it was asked.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +16,7 @@ pub struct Request {
     pub host: String,
 }
 
+#[derive(Clone, Debug)]
 pub struct Answer {
     status: u16,
     headers: String,
@@ -33,6 +36,13 @@ impl Answer {
     pub fn body(mut self, body: &str) -> Self {
         body.clone_into(&mut self.body);
         self
+    }
+
+    /// On the wire, as the answer to the request that starts with `method`.
+    pub fn bytes(&self, method: &str) -> Vec<u8> {
+        let body = if method.starts_with("HEAD") { "" } else { &self.body };
+        let head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n{}", self.status, self.headers);
+        format!("{head}Content-Length: {}\r\n\r\n{body}", self.body.len()).into_bytes()
     }
 }
 
@@ -109,8 +119,5 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request
     std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).ok()?;
     seen.lock().unwrap().push(request.clone());
     let answer = answer(&request);
-    let head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n{}", answer.status, answer.headers);
-    let body = if request.method == "HEAD" { "" } else { &answer.body };
-    let head = format!("{head}Content-Length: {}\r\n\r\n{body}", answer.body.len());
-    reader.into_inner().write_all(head.as_bytes()).ok()
+    reader.into_inner().write_all(&answer.bytes(&request.method)).ok()
 }

@@ -1,5 +1,5 @@
-//! The image that is pushed: 30 layers, about 197 MB, one of them 95 MB, as a docker-archive the way nix writes it.
-//! The same bytes each time. Made in small pieces, since a child's peak memory starts from its parent's.
+//! A docker-archive as nix writes it: members `DIFF_ID/layer.tar`, whose content compresses as programs do. The same bytes
+//! each time. Made in small pieces, since a child's peak memory starts from its parent's.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
@@ -9,45 +9,38 @@ use fastrand::Rng;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-const KIB: u64 = 1 << 10;
-const LARGEST: u64 = 95_000 * KIB;
 const BLOCK: usize = 256 << 10;
 
-/// The layers' sizes, skewed as a closure's are: 95 MB, and 29 that fall from 18 MB to 50 kB.
-fn sizes() -> Vec<u64> {
-    let others = (0..29).map(|n| (18_200.0 * 0.814_f64.powi(n)).max(50.0) as u64 * KIB);
-    std::iter::once(LARGEST).chain(others).collect()
-}
+/// A layer's size in bytes before compression, and what its content is made from.
+pub type Layer = (u64, u64);
 
-/// Writes the image; `changed` gives other bytes to the largest layer alone.
-pub fn write(path: &Path, changed: bool) -> io::Result<()> {
+/// Writes an image that says to be built from the commit `revision` (40 hex digits); gives the layers' diff ids.
+pub fn write(path: &Path, layers: &[Layer], revision: &str) -> io::Result<Vec<String>> {
     let mut tar = BufWriter::new(File::create(path)?);
-    let mut diff_ids = Vec::new();
-    for (index, size) in sizes().into_iter().enumerate() {
-        let seed = index as u64 + if changed && index == 0 { 1000 } else { 0 };
-        diff_ids.push(layer(&mut tar, size, seed)?);
-    }
-    let labels = json!({ "org.opencontainers.image.revision": "0123456789abcdef0123456789abcdef01234567",
-        "org.opencontainers.image.version": "0.1.0", "org.opencontainers.image.source": "https://github.com/blogle/dojo",
-        "org.opencontainers.image.created": "2026-01-02T03:04:05Z", "dojo.schema": "1", "dojo.schema.oldest-binary": "1" });
-    let ids: Vec<_> = diff_ids.iter().map(|id| format!("sha256:{id}")).collect();
+    let ids = layers.iter().map(|&layer| write_layer(&mut tar, layer)).collect::<io::Result<Vec<_>>>()?;
+    let diff_ids: Vec<_> = ids.iter().map(|id| format!("sha256:{id}")).collect();
+    let labels = json!({ "org.opencontainers.image.revision": revision, "org.opencontainers.image.version": "0.1.0",
+        "org.opencontainers.image.source": "https://github.com/blogle/dojo",
+        "org.opencontainers.image.created": "2026-01-02T03:04:05Z",
+        "dojo.schema": "1", "dojo.schema.oldest-binary": "1" });
     let config = json!({ "architecture": "amd64", "os": "linux", "config": { "Labels": labels },
-        "rootfs": { "type": "layers", "diff_ids": ids } });
+        "rootfs": { "type": "layers", "diff_ids": diff_ids } });
     let config = config.to_string();
     let name = format!("{}.json", hex(Sha256::digest(&config).as_slice()));
-    let layers: Vec<_> = diff_ids.iter().map(|id| format!("{id}/layer.tar")).collect();
-    let manifest = json!([{ "Config": &name, "RepoTags": ["dojo:bench"], "Layers": layers }]);
+    let layers: Vec<_> = ids.iter().map(|id| format!("{id}/layer.tar")).collect();
+    let manifest = json!([{ "Config": &name, "RepoTags": ["dojo:made"], "Layers": layers }]);
     for (name, text) in [(name.as_str(), config), ("manifest.json", manifest.to_string())] {
         tar.write_all(header(name, text.len() as u64)?.as_bytes())?;
         tar.write_all(text.as_bytes())?;
         pad(&mut tar, text.len() as u64)?;
     }
     tar.write_all(&[0; 1024])?;
-    tar.into_inner()?.sync_all()
+    tar.into_inner()?.sync_all()?;
+    Ok(diff_ids)
 }
 
 /// One member `DIFF_ID/layer.tar`; its name is known only when its content is written.
-fn layer(tar: &mut BufWriter<File>, size: u64, seed: u64) -> io::Result<String> {
+fn write_layer(tar: &mut BufWriter<File>, (size, seed): Layer) -> io::Result<String> {
     let start = tar.stream_position()?;
     tar.write_all(&[0; 512])?;
     let mut hashing = Hashing { inner: &mut *tar, hash: Sha256::new(), length: 0 };
@@ -91,7 +84,7 @@ fn pad(to: &mut impl Write, length: u64) -> io::Result<()> {
     to.write_all(&[0; 512][..(length.next_multiple_of(512) - length) as usize])
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
