@@ -11,17 +11,9 @@ mod tools;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use dockerd::Dockerd;
+use dockerd::{Dockerd, Service, run};
 use project::{Project, failed, succeeded};
-use serde_json::Value;
-
-const STRICT: [&str; 6] = ["--read-only", "--user", "1000:1000", "--volume", "ledger:/data", "--rm"];
-
-fn run<'a>(flags: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
-    [&["run"], &STRICT[..], flags, rest].concat()
-}
 
 #[test]
 fn the_image_is_loaded_and_its_busybox_looks_around() {
@@ -143,44 +135,4 @@ fn the_service_keeps_its_ledger_over_a_restart() {
 
     let second = Service::start(&docker, &image);
     assert_eq!([second.ask("/v1/accounts", None), second.ledger()], before);
-}
-
-struct Service {
-    container: String,
-    address: String,
-}
-
-impl Service {
-    /// A container that answers /healthz.
-    fn start(docker: &Dockerd, image: &str) -> Self {
-        let flags = ["--detach", "--publish", "127.0.0.1::8000", "--env", "DOJO_AUTH=none"];
-        let container = docker.docker(&run(&flags, &[image]));
-        let service = Self { address: docker.docker(&["port", &container, "8000/tcp"]), container };
-        for _ in 0..100 {
-            if ureq::get(service.url("/healthz")).call().is_ok() {
-                return service;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("/healthz never answered:\n{}", docker.docker(&["logs", &service.container]));
-    }
-
-    /// The ledger's id and sequence.
-    fn ledger(&self) -> String {
-        let version: Value = serde_json::from_str(&self.ask("/version", None)).unwrap();
-        assert!(version["ledger"]["id"].is_string(), "{version}");
-        version["ledger"].to_string()
-    }
-
-    fn ask(&self, path: &str, body: Option<&str>) -> String {
-        let answer = match body {
-            Some(body) => ureq::post(self.url(path)).content_type("application/json").send(body),
-            None => ureq::get(self.url(path)).call(),
-        };
-        answer.unwrap().body_mut().read_to_string().unwrap()
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
 }
