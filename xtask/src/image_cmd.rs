@@ -1,5 +1,6 @@
-//! `image build|push|load|inspect`: the image of this commit, from the work tree to a registry or the local docker.
+//! `image build|push|load|inspect|sbom`: the image of this commit, from the work tree to a registry or the local docker.
 
+mod sbom;
 mod show;
 
 use std::fs::File;
@@ -27,6 +28,7 @@ pub enum Command {
     Push(Push),
     Load(Load),
     Inspect(Inspect),
+    Sbom(sbom::Args),
 }
 
 /// Build the image of the work tree, by nix or from cargo's binary.
@@ -116,6 +118,7 @@ pub fn run(command: &Command, root: &Path) -> anyhow::Result<()> {
         Command::Push(args) => push(args, root),
         Command::Load(args) => load(args, root),
         Command::Inspect(args) => inspect(args, root),
+        Command::Sbom(args) => sbom::run(args, root),
     }
 }
 

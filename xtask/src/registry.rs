@@ -7,6 +7,7 @@ mod auth;
 mod http;
 mod layout;
 mod push;
+mod referrers;
 mod remote;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use crate::image::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, Manifest};
 use crate::image::{Digest, Image, Labels, is_fixed, may_carry};
 use layout::Layout;
 pub use push::{Progress, Pushed};
+pub use referrers::{Artifact, Referrer};
 use remote::Remote;
 pub use unpack::Runtime;
 
@@ -60,12 +62,13 @@ impl Registry {
         }
     }
 
-    /// All tags, sorted; none if the repository does not exist yet.
+    /// All tags of images, sorted; none if the repository does not exist yet.
     pub fn tags(&self) -> anyhow::Result<Vec<String>> {
         let mut tags = match self {
             Self::Layout(layout) => layout.tags()?,
             Self::Remote(remote) => remote.tags()?,
         };
+        tags.retain(|tag| !referrers::is_list_tag(tag));
         tags.sort();
         tags.dedup();
         Ok(tags)

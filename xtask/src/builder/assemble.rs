@@ -20,6 +20,7 @@ use crate::image::oci::{
     architecture,
 };
 use crate::image::{Digest, Labels};
+use crate::sbom::FILES;
 
 const USER: u64 = 1000;
 const PORT: &str = "8000/tcp";
@@ -30,6 +31,7 @@ struct Written {
     digest: Digest,
     size: u64,
     made_by: &'static str,
+    files: Vec<String>,
 }
 
 /// Writes the image of `binary` to `archive`, which appears complete or not at all.
@@ -104,7 +106,7 @@ fn layer(tree: &Tree, made_by: &'static str) -> anyhow::Result<Written> {
     let hashing = tree.write(Hashing::new(BufWriter::new(file)))?;
     let (writer, digest, size) = hashing.finish();
     let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-    Ok(Written { file, digest, size, made_by })
+    Ok(Written { file, digest, size, made_by, files: tree.files() })
 }
 
 fn config(layers: &[Written], labels: &Labels) -> Config {
@@ -129,7 +131,11 @@ fn config(layers: &[Written], labels: &Labels) -> Config {
         },
         history: layers
             .iter()
-            .map(|layer| History { created: created.clone(), created_by: Some(layer.made_by.to_owned()) })
+            .map(|layer| History {
+                created: created.clone(),
+                created_by: Some(layer.made_by.to_owned()),
+                comment: (!layer.files.is_empty()).then(|| format!("{FILES}{}", layer.files.join(", "))),
+            })
             .collect(),
     }
 }

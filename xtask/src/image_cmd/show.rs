@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::image::oci::Descriptor;
 use crate::image::{Digest, Image, Labels};
-use crate::registry::{Progress, Pushed, Registry};
+use crate::registry::{Progress, Pushed, Referrer, Registry};
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -69,7 +69,7 @@ pub fn pushed(registry: &Registry, tags: &[String], pushed: &Pushed, json: bool)
 pub fn archive(path: &Path, image: &Image, json: bool) -> anyhow::Result<()> {
     let layers = image.layers.iter().map(|layer| (&layer.diff_id, layer.size)).collect();
     let head = [("archive", path.display().to_string()), ("image", image.id().to_string())];
-    whole(&head, &image.labels()?, layers, json)
+    whole(&head, &image.labels()?, layers, &[], json)
 }
 
 pub fn stored(registry: &Registry, reference: &str, digest: &Digest, json: bool) -> anyhow::Result<()> {
@@ -81,13 +81,14 @@ pub fn stored(registry: &Registry, reference: &str, digest: &Digest, json: bool)
         ("digest", digest.to_string()),
         ("image", manifest.config.digest.to_string()),
     ];
-    whole(&head, &registry.labels(digest)?, layers, json)
+    whole(&head, &registry.labels(digest)?, layers, &registry.referrers(digest)?, json)
 }
 
 fn whole(
     head: &[(&str, String)],
     labels: &Labels,
     mut layers: Vec<(&Digest, u64)>,
+    referrers: &[Referrer],
     json: bool,
 ) -> anyhow::Result<()> {
     layers.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
@@ -98,6 +99,7 @@ fn whole(
         let layers: Vec<_> =
             layers.iter().map(|(digest, size)| json!({ "digest": digest, "size": size })).collect();
         object.insert("layers".to_owned(), json!(layers));
+        object.insert("referrers".to_owned(), json!(referrers));
         println!("{}", serde_json::to_string_pretty(&object)?);
         return Ok(());
     }
@@ -105,6 +107,9 @@ fn whole(
     self::labels(labels);
     for (digest, size) in layers {
         lines(&[("layer", format!("{:>10}  {}", HumanBytes(size).to_string(), digest.short()))]);
+    }
+    for Referrer { kind, digest, size } in referrers {
+        lines(&[("referrer", format!("{:>10}  {}  {kind}", HumanBytes(*size).to_string(), digest.short()))]);
     }
     Ok(())
 }
