@@ -4,6 +4,7 @@ mod diff;
 mod inspect;
 mod load;
 mod retag;
+mod sbom;
 mod show;
 mod target;
 
@@ -16,7 +17,7 @@ use crate::builder::{self, Builder, Recipe};
 use crate::duckdb;
 use crate::image::{Compression, sha_tag};
 use crate::pipeline::Pipeline;
-use crate::registry::{self, CacheFrom, Registry};
+use crate::registry::{self, CacheFrom};
 use crate::terminal::Spinner;
 use show::Bar;
 use target::{Where, built};
@@ -32,6 +33,7 @@ pub enum Command {
     Inspect(inspect::Args),
     Diff(diff::Args),
     Load(load::Args),
+    Sbom(sbom::Args),
 }
 
 /// Build the image of the work tree, by nix or from cargo's binary.
@@ -95,6 +97,7 @@ pub fn run(command: &Command, root: &Path) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(args, root),
         Command::Diff(args) => diff::run(args, root),
         Command::Load(args) => load::run(args, root),
+        Command::Sbom(args) => sbom::run(args, root),
     }
 }
 
@@ -135,7 +138,7 @@ fn push(args: &Push, root: &Path) -> anyhow::Result<()> {
         (None, Some(_)) => Compression::default(),
         (None, None) => Pipeline::load(root)?.compression,
     };
-    let how = registry::Push { tags: &tags, cache_from: cache_from(&args.cache_from)?, compression };
+    let how = registry::Push { tags: &tags, cache_from: cache_from(args, root)?, compression };
     let bar = Bar::start(image.bytes());
     let pushed = registry.push(&image, &how, &|progress| bar.step(progress))?;
     bar.end();
@@ -143,11 +146,9 @@ fn push(args: &Push, root: &Path) -> anyhow::Result<()> {
 }
 
 /// `TAG`, or a tag of another repository.
-fn cache_from(named: &str) -> anyhow::Result<CacheFrom> {
-    match named.rsplit_once(':') {
-        Some((repository, tag)) => {
-            Ok(CacheFrom::Other(Registry::open(repository, Path::new(""))?, tag.to_owned()))
-        }
-        None => Ok(CacheFrom::Tag(named.to_owned())),
+fn cache_from(args: &Push, root: &Path) -> anyhow::Result<CacheFrom> {
+    match args.cache_from.rsplit_once(':') {
+        Some((repository, tag)) => Ok(CacheFrom::Other(args.at.beside(repository, root)?, tag.to_owned())),
+        None => Ok(CacheFrom::Tag(args.cache_from.clone())),
     }
 }

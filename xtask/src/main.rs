@@ -33,6 +33,7 @@ mod registry;
 mod rehearse;
 mod release;
 mod report;
+mod sbom;
 mod service;
 mod status;
 mod version;

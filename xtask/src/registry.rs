@@ -9,6 +9,7 @@ mod http;
 mod layout;
 mod push;
 mod read;
+mod referrers;
 mod remote;
 mod retry;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use auth::Login;
 use layout::Layout;
 pub use push::{CacheFrom, Progress, Push, Pushed};
 pub use read::{Found, size};
+pub use referrers::{Artifact, Referrer};
 use remote::Remote;
 pub use unpack::Runtime;
 
@@ -71,12 +73,13 @@ impl Registry {
         }
     }
 
-    /// All tags, sorted; none if the repository does not exist yet.
+    /// All tags of images, sorted; none if the repository does not exist yet.
     pub fn tags(&self) -> anyhow::Result<Vec<String>> {
         let mut tags = match self {
             Self::Layout(layout) => layout.tags()?,
             Self::Remote(remote) => remote.tags()?,
         };
+        tags.retain(|tag| !referrers::is_list_tag(tag));
         tags.sort();
         tags.dedup();
         Ok(tags)

@@ -4,14 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy knows only functions with #[test] as tests")]
 
 #[path = "tools/docker_registry.rs"]
-#[allow(dead_code, reason = "an open registry is enough here")]
 mod docker_registry;
 #[path = "tools/layout.rs"]
 mod layout;
 #[path = "tools/project.rs"]
 mod project;
 #[path = "tools/server.rs"]
-#[allow(dead_code, reason = "only a registry with tokens has one")]
 mod server;
 mod tools;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Values in, values out: text, versions, digests, plans.
 const PURE: &[&str] =
-    &["changelog", "fault", "image", "kustomization", "manifest", "pipeline", "report", "version"];
+    &["changelog", "fault", "image", "kustomization", "manifest", "pipeline", "report", "sbom", "version"];
 /// One outside thing each.
 const EDGES: &[&str] =
     &["archive", "builder", "docker", "duckdb", "git", "infra", "kustomize", "registry", "service"];

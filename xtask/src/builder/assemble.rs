@@ -20,6 +20,7 @@ use crate::image::oci::{
 };
 use crate::image::platform::architecture;
 use crate::image::{Digest, Labels};
+use crate::sbom::FILES;
 
 const USER: u64 = 1000;
 const PORT: &str = "8000/tcp";
@@ -30,6 +31,7 @@ struct Written {
     digest: Digest,
     size: u64,
     holds: String,
+    files: Vec<String>,
 }
 
 /// Writes the image of `binary` to `archive`, which appears complete or not at all.
@@ -110,7 +112,7 @@ fn layer(tree: &Tree, holds: String) -> anyhow::Result<Written> {
     let hashing = tree.write(Hashing::new(BufWriter::new(file)))?;
     let (writer, digest, size) = hashing.finish();
     let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-    Ok(Written { file, digest, size, holds })
+    Ok(Written { file, digest, size, holds, files: tree.files() })
 }
 
 fn config(layers: &[Written], labels: &Labels) -> Config {
@@ -138,8 +140,8 @@ fn config(layers: &[Written], labels: &Labels) -> Config {
             .iter()
             .map(|layer| History {
                 created: created.clone(),
-                created_by: Some("cargo xtask image build".to_owned()),
-                comment: Some(layer.holds.clone()),
+                created_by: Some(layer.holds.clone()),
+                comment: (!layer.files.is_empty()).then(|| format!("{FILES}{}", layer.files.join(", "))),
                 ..History::default()
             })
             .collect(),

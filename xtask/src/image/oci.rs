@@ -22,6 +22,9 @@ const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2
 /// All kinds of manifest that are understood, as an `Accept` header.
 pub const MANIFESTS: &[&str] = &[MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
 
+/// The field of a descriptor that tells what kind of artifact it names; images have none.
+pub const ARTIFACT_TYPE: &str = "artifactType";
+
 /// The annotation that names a manifest in an image layout.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -55,6 +58,10 @@ impl Descriptor {
     /// The descriptor of these bytes.
     pub fn of(media_type: &str, bytes: &[u8]) -> Self {
         Self::new(media_type, Digest::of(bytes), bytes.len() as u64)
+    }
+
+    pub fn artifact_type(&self) -> Option<&str> {
+        self.rest.get(ARTIFACT_TYPE)?.as_str()
     }
 
     pub fn ref_name(&self) -> Option<&str> {

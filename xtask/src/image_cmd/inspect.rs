@@ -11,7 +11,7 @@ use crate::archive;
 use crate::image::oci::{Config, Descriptor};
 use crate::image::platform::Platform;
 use crate::image::{Image, Told, contents};
-use crate::registry::{Found, Registry, size};
+use crate::registry::{Found, Referrer, Registry, size};
 use crate::terminal::table;
 
 /// Show what an image is: its digest, where it came from, how it runs, and its layers by size with what each holds.
@@ -66,7 +66,7 @@ fn file(path: &Path, image: &Image, json: bool) -> anyhow::Result<()> {
         ("platform", config.platform().to_string()),
         ("image", image.id().to_string()),
     ];
-    tell(&head, &[], &config, layers, json)
+    tell(&head, &[], &config, layers, &[], json)
 }
 
 fn stored(registry: &Registry, reference: &str, found: &Found, json: bool) -> anyhow::Result<()> {
@@ -87,7 +87,8 @@ fn stored(registry: &Registry, reference: &str, found: &Found, json: bool) -> an
         };
         platforms.push((entry, size));
     }
-    tell(&head, &platforms, &found.config, Held::of(found), json)
+    let referrers = registry.referrers(&found.root.digest)?;
+    tell(&head, &platforms, &found.config, Held::of(found), &referrers, json)
 }
 
 fn tell(
@@ -95,6 +96,7 @@ fn tell(
     platforms: &[(&Descriptor, u64)],
     config: &Config,
     mut layers: Vec<Held>,
+    referrers: &[Referrer],
     json: bool,
 ) -> anyhow::Result<()> {
     layers.sort_by_key(|layer| std::cmp::Reverse(layer.size));
@@ -109,7 +111,7 @@ fn tell(
             .collect();
         let rest = json!({ "platforms": platforms, "labels": told, "all_labels": config.label_map(),
             "user": run.user, "entrypoint": run.entrypoint, "cmd": run.cmd, "env": run.env,
-            "working_dir": run.working_dir, "size": size, "layers": layers });
+            "working_dir": run.working_dir, "size": size, "layers": layers, "referrers": referrers });
         object.extend(rest.as_object().cloned().unwrap_or_default());
         return show::json(&Value::Object(object));
     }
@@ -140,5 +142,11 @@ fn tell(
         vec![layer.digest.short().to_owned(), show::size(layer.size), share, layer.held()]
     });
     println!("\n{}", table(&["LAYER", "SIZE", "SHARE", "HOLDS"], rows.collect()));
+    if !referrers.is_empty() {
+        let rows = referrers.iter().map(|referrer| {
+            vec![referrer.digest.short().to_owned(), show::size(referrer.size), referrer.kind.clone()]
+        });
+        println!("\n{}", table(&["REFERRER", "SIZE", "KIND"], rows.collect()));
+    }
     Ok(())
 }

@@ -144,13 +144,13 @@ impl Registry {
     }
 
     /// A config, into memory.
-    fn document_blob(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
+    pub(super) fn document_blob(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.blob(descriptor)?.take(DOCUMENT_LIMIT).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    fn absent(&self, reference: &str) -> Fault {
+    pub(super) fn absent(&self, reference: &str) -> Fault {
         let fault = Fault::refused(format!("{self} has no image {reference}"));
         let tags = nearby(reference, self.tags().unwrap_or_default());
         let shown = tags.iter().take(NEARBY).cloned().collect::<Vec<_>>().join(", ");
