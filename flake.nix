@@ -1,6 +1,7 @@
 {
   description = "dojo: a household's finance ledger, and the image it is deployed as";
 
+  # What is used of it CI has in `xtask/tests/nixpkgs-stand-in` too, to build this flake where nixpkgs cannot be had.
   # The newest stable release; the one before it has an older Rust than the workspace asks for.
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
@@ -24,25 +25,31 @@
         in
         "${at 0 4}-${at 4 2}-${at 6 2}T${at 8 2}:${at 10 2}:${at 12 2}Z";
 
-      # What `cargo build --package dojo` reads, so that no edit elsewhere builds the service again.
-      source = builtins.path {
-        name = "dojo-source";
-        path = ./.;
-        filter =
-          path: _type:
-          let
-            below = builtins.stringLength (toString ./.) + 1;
-            name = builtins.substring below (builtins.stringLength path) path;
-          in
-          builtins.elem name [
-            "Cargo.toml"
-            "Cargo.lock"
-            "xtask"
-            "xtask/Cargo.toml"
-          ]
-          || name == "dojo"
-          || (builtins.substring 0 5 name == "dojo/" && name != "dojo/engine");
-      };
+      # The files and folders of the project that `wanted` says yes to, by their path from its root.
+      source =
+        wanted:
+        builtins.path {
+          # The folder in which cargo builds has this name.
+          name = "dojo-source";
+          path = ./.;
+          filter =
+            path: _type:
+            let
+              below = builtins.stringLength (toString ./.) + 1;
+            in
+            wanted (builtins.substring below (builtins.stringLength path) path);
+        };
+
+      manifest =
+        name:
+        builtins.elem name [
+          "Cargo.toml"
+          "Cargo.lock"
+          "dojo"
+          "dojo/Cargo.toml"
+          "xtask"
+          "xtask/Cargo.toml"
+        ];
 
       # DuckDB's C++, twenty minutes of it, in a derivation that only its own lock file can change. nixpkgs has a
       # DuckDB too, but not the one that the duckdb crate's bindings are made for.
@@ -67,45 +74,89 @@
       # `DUCKDB_LIB_DIR=… nix build --impure` links archives that this machine has compiled already. Without `--impure`
       # the variable reads as empty, so that no release depends on what a machine happens to have.
       ready = builtins.getEnv "DUCKDB_LIB_DIR";
-      duckdb = {
-        DUCKDB_STATIC = "1";
-        DUCKDB_LIB_DIR =
-          if ready == "" then
-            "${engine}/lib"
-          else
-            "${builtins.path {
-              name = "dojo-engine-ready";
-              path = ready;
-            }}";
+      archives =
+        if ready == "" then
+          "${engine}/lib"
+        else
+          "${builtins.path {
+            name = "dojo-engine-ready";
+            path = ready;
+          }}";
+
+      # The same archives as a shared library: the image has the engine in a layer of its own, and dojo's stays small.
+      # The whole of them, since what registers the core functions is named by nobody; only the C API is seen from
+      # outside, so that the linker drops what it does not lead to.
+      libduckdb = pkgs.runCommandCC "dojo-libduckdb" { } ''
+        mkdir -p $out/lib
+        echo '{ global: duckdb_*; local: *; };' > exported
+        $CXX -shared -o $out/lib/libduckdb.so -Wl,-soname,libduckdb.so -Wl,-s \
+          -Wl,--version-script,exported -Wl,--gc-sections -Wl,--whole-archive \
+          ${archives}/libduckdb_static.a ${archives}/libduckdb_static_extension_autoregister.a \
+          -Wl,--no-whole-archive
+      '';
+
+      # Equal for the crates and for dojo: where they differ, cargo compiles the crates again.
+      common = {
+        inherit (workspace) version;
+        cargoLock.lockFile = ./Cargo.lock;
+        buildNoDefaultFeatures = true;
+        cargoBuildFlags = [
+          "--package"
+          "dojo"
+        ];
+        env.DUCKDB_LIB_DIR = "${libduckdb}/lib";
       };
+
+      # Cargo resolves the whole workspace, and a member must have something to build.
+      empty = member: ''
+        mkdir -p ${member}/src
+        echo 'fn main() {}' > ${member}/src/main.rs
+      '';
+
+      # Cargo's target folder with everything but our own crates, so that a source edit or a new commit compiles only
+      # those. What is left of the empty ones must go: sources in the store are of 1970, and cargo would take the empty
+      # service for newer than the real one.
+      crates = pkgs.rustPlatform.buildRustPackage (
+        common
+        // {
+          pname = "dojo-crates";
+          src = source manifest;
+          doCheck = false;
+          preBuild = empty "dojo" + empty "xtask";
+          installPhase = ''
+            find target \( -name 'dojo*' -o -name 'libdojo*' -o -name release-tmp \) -prune -exec rm -r {} +
+            mkdir $out
+            mv target $out/
+          '';
+          dontFixup = true;
+        }
+      );
 
       service =
         { doCheck }:
-        pkgs.rustPlatform.buildRustPackage {
-          pname = "dojo";
-          inherit (workspace) version;
-          inherit doCheck;
-          src = source;
-          cargoLock.lockFile = ./Cargo.lock;
-          buildNoDefaultFeatures = true;
-          cargoBuildFlags = [
-            "--package"
-            "dojo"
-          ];
-          cargoTestFlags = [
-            "--package"
-            "dojo"
-          ];
-          env = duckdb // {
-            DOJO_COMMIT = revision;
-          };
-          # Cargo resolves the whole workspace, and a member must have something to build.
-          preBuild = ''
-            mkdir -p xtask/src
-            echo 'fn main() {}' > xtask/src/main.rs
-          '';
-          meta.mainProgram = "dojo";
-        };
+        pkgs.rustPlatform.buildRustPackage (
+          common
+          // {
+            pname = "dojo";
+            inherit doCheck;
+            src = source (
+              name: manifest name || (builtins.substring 0 5 name == "dojo/" && name != "dojo/engine")
+            );
+            cargoTestFlags = common.cargoBuildFlags;
+            env = common.env // {
+              DOJO_COMMIT = revision;
+            };
+            # Cargo wants the artefacts newer than the crates' sources, which were unpacked a moment ago, and none newer
+            # than those made from it. Whatever else is not as it was, it knows by hash, and compiles again.
+            preBuild = empty "xtask" + ''
+              cp -r ${crates}/target .
+              chmod -R u+w target
+              touch now
+              find target -exec touch -r now {} +
+            '';
+            meta.mainProgram = "dojo";
+          }
+        );
 
       dojo = service { doCheck = false; };
 
@@ -148,7 +199,13 @@
     in
     {
       packages.${system} = {
-        inherit dojo docker engine;
+        inherit
+          crates
+          docker
+          dojo
+          engine
+          libduckdb
+          ;
         default = dojo;
       };
 
@@ -157,24 +214,23 @@
         tests = service { doCheck = true; };
       };
 
-      # With the engine, so that `cargo` in here links the archive that the image has, and CI caches one copy of it.
-      devShells.${system}.default = pkgs.mkShell (
-        duckdb
-        // {
-          packages = with pkgs; [
-            actionlint
-            cargo
-            clippy
-            git
-            just
-            kubectl
-            rust-analyzer
-            rustc
-            rustfmt
-            skopeo
-            zizmor
-          ];
-        }
-      );
+      # With the engine, so that `cargo` in here links the archives that the image is made from, and CI caches one copy.
+      devShells.${system}.default = pkgs.mkShell {
+        DUCKDB_STATIC = "1";
+        DUCKDB_LIB_DIR = archives;
+        packages = with pkgs; [
+          actionlint
+          cargo
+          clippy
+          git
+          just
+          kubectl
+          rust-analyzer
+          rustc
+          rustfmt
+          skopeo
+          zizmor
+        ];
+      };
     };
 }

@@ -1,4 +1,4 @@
-//! Embeds the migrations folder, and links the DuckDB archives that DUCKDB_LIB_DIR names.
+//! Embeds the migrations folder, and links the DuckDB that DUCKDB_LIB_DIR names.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -26,24 +26,38 @@ fn embed_migrations() -> io::Result<()> {
     fs::write(Path::new(&variable("OUT_DIR")?).join("migrations.rs"), list)
 }
 
-/// What the engine's crate leaves out when it links an archive: the whole of the autoregister archive, without
-/// which the core functions are missing, and the C++ library after everything that needs it.
+/// What the engine's crate leaves out when it links without `bundled`.
 fn link_duckdb() {
-    println!("cargo::rerun-if-env-changed=DUCKDB_LIB_DIR");
+    for name in ["DUCKDB_LIB_DIR", "DUCKDB_STATIC"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
     if env::var_os("CARGO_FEATURE_BUNDLED").is_some() {
         return;
     }
     let Ok(folder) = env::var("DUCKDB_LIB_DIR") else {
         // Only a warning: `cargo check` and clippy link nothing.
         println!(
-            "cargo::warning=without the feature `bundled`, linking needs DUCKDB_STATIC=1 and DUCKDB_LIB_DIR, the \
-             folder of libduckdb_static.a and libduckdb_static_extension_autoregister.a"
+            "cargo::warning=without the feature `bundled`, linking needs DUCKDB_LIB_DIR: with DUCKDB_STATIC=1 the folder \
+             of libduckdb_static.a and libduckdb_static_extension_autoregister.a, else that of libduckdb.so"
         );
         return;
     };
     println!("cargo::rustc-link-search=native={folder}");
-    let autoregister = format!("{folder}/libduckdb_static_extension_autoregister.a");
-    for arg in ["-Wl,--whole-archive", &autoregister, "-Wl,--no-whole-archive", "-lstdc++"] {
+    // As the engine's crate reads it.
+    let args = if env::var("DUCKDB_STATIC").is_ok_and(|value| value != "0") {
+        // The whole of the autoregister archive, without which the core functions are missing, and the C++ library
+        // after everything that needs it.
+        let autoregister = format!("{folder}/libduckdb_static_extension_autoregister.a");
+        vec![
+            "-Wl,--whole-archive".to_owned(),
+            autoregister,
+            "-Wl,--no-whole-archive".into(),
+            "-lstdc++".into(),
+        ]
+    } else {
+        vec![format!("-Wl,-rpath,{folder}")]
+    };
+    for arg in args {
         println!("cargo::rustc-link-arg-bins={arg}");
         println!("cargo::rustc-link-arg-tests={arg}");
     }

@@ -18,7 +18,9 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 
 use crate::fault::Fault;
+use crate::image::oci::Config;
 use crate::image::{Labels, sha_tag};
+use crate::sbom;
 pub use labels::labels;
 
 /// How the image is built.
@@ -77,6 +79,19 @@ impl std::fmt::Display for Builder {
             Self::Cargo => "cargo",
         })
     }
+}
+
+/// The bill of materials of an image that was built from the work tree at `project`; one of another commit is refused.
+pub fn sbom(project: &Path, image: &str, config: &Config, tree: &Labels) -> anyhow::Result<String> {
+    config.labels()?.must_agree_with(tree)?;
+    let target = match config.architecture.as_str() {
+        "amd64" => "x86_64-unknown-linux-gnu",
+        "arm64" => "aarch64-unknown-linux-gnu",
+        other => return Err(Fault::refused(format!("no target of Rust is known for {other}")).into()),
+    };
+    let lock = project.join("Cargo.lock");
+    let lock = fs::read_to_string(&lock).with_context(|| lock.display().to_string())?;
+    sbom::document(image, config, &cargo::tree(project, target)?, &lock)
 }
 
 /// What the last build left in the folder `out`.

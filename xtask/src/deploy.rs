@@ -216,7 +216,7 @@ impl<'a> Deploy<'a> {
                 .help("name a version (v0.1.0), a commit's tag (sha-…), or edge")
                 .into());
         }
-        self.candidate(&asked, self.digest(&asked)?)
+        self.candidate(&asked, self.registry.find(&asked)?)
     }
 
     /// What a rollback returns to: an image that ran here, by the digest that it had then.
@@ -292,14 +292,6 @@ impl<'a> Deploy<'a> {
         };
         let commit = self.commit(kind, &git_ref)?;
         Ok(Candidate { name, kind, git_ref, commit, digest, labels })
-    }
-
-    fn digest(&self, tag: &str) -> Result<Digest> {
-        self.registry.resolve(tag)?.with_context(|| {
-            let known = self.registry.tags().unwrap_or_default().join(", ");
-            Fault::refused(format!("{} has no image under {tag}", self.pipeline.registry()))
-                .help(format!("it has: {known}"))
-        })
     }
 
     /// The commit that the project's remote has for a ref: a tag there, or a commit on its branch.

@@ -1,15 +1,18 @@
 //! What an image is to this tool: a digest, the labels that tell where it came from, and the tags that name it.
 
+pub mod contents;
 pub mod hashing;
+mod labels;
 pub mod oci;
+pub mod platform;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::str::FromStr;
 
 use crate::fault::Fault;
 use crate::version::Version;
+pub use labels::{Labels, Schema, Told};
 
 /// A content digest, `sha256:` and 64 lowercase hex digits (OCI image spec, descriptors).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
@@ -138,10 +141,18 @@ impl Image {
         Digest::of(&self.config)
     }
 
+    pub fn parsed_config(&self) -> Result<oci::Config, Fault> {
+        serde_json::from_slice(&self.config)
+            .map_err(|error| Fault::refused(format!("the image's config is malformed: {error}")))
+    }
+
     pub fn labels(&self) -> Result<Labels, Fault> {
-        let config: oci::Config = serde_json::from_slice(&self.config)
-            .map_err(|error| Fault::refused(format!("the image's config is malformed: {error}")))?;
-        config.labels()
+        self.parsed_config()?.labels()
+    }
+
+    /// The labels of an image that need not be ours.
+    pub fn told(&self) -> Result<Told, Fault> {
+        Ok(Told::from_map(self.parsed_config()?.label_map()))
     }
 }
 
@@ -203,92 +214,6 @@ impl Compression {
     }
 }
 
-/// What the image says of itself, in its config's labels.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Labels {
-    /// `org.opencontainers.image.revision`: the 40-hex commit that it was built from.
-    pub revision: String,
-    /// `org.opencontainers.image.version`: the workspace version at that commit, without `v`.
-    pub version: String,
-    /// `org.opencontainers.image.source`: the repository's URL.
-    pub source: String,
-    /// `org.opencontainers.image.created`: the commit's time, RFC 3339.
-    pub created: String,
-    /// `dojo.schema` and `dojo.schema.oldest-binary`.
-    pub schema: Schema,
-}
-
-/// A schema number, and the lowest schema number that a binary must know to open a file of this one
-/// (`dojo/migrations/schema.toml`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Schema {
-    pub current: u32,
-    pub oldest_binary: u32,
-}
-
-impl Schema {
-    /// Whether a binary of schema `binary` may open a file of this schema.
-    pub fn admits(self, binary: u32) -> bool {
-        binary >= self.current || binary >= self.oldest_binary
-    }
-}
-
-const REVISION: &str = "org.opencontainers.image.revision";
-const VERSION: &str = "org.opencontainers.image.version";
-const SOURCE: &str = "org.opencontainers.image.source";
-const CREATED: &str = "org.opencontainers.image.created";
-const SCHEMA: &str = "dojo.schema";
-const OLDEST_BINARY: &str = "dojo.schema.oldest-binary";
-
-impl Labels {
-    /// Reads an image config's `Labels`; a missing or malformed one is refused by name.
-    pub fn from_map(map: &BTreeMap<String, String>) -> Result<Self, Fault> {
-        let text = |key: &str| {
-            map.get(key).cloned().ok_or_else(|| {
-                Fault::refused(format!("the image has no label {key}: it was not built by this tool"))
-            })
-        };
-        let number = |key: &str| {
-            let value = text(key)?;
-            value
-                .parse()
-                .map_err(|_| Fault::refused(format!("the image's label {key} is not a number: {value}")))
-        };
-        Ok(Self {
-            revision: text(REVISION)?,
-            version: text(VERSION)?,
-            source: text(SOURCE)?,
-            created: text(CREATED)?,
-            schema: Schema { current: number(SCHEMA)?, oldest_binary: number(OLDEST_BINARY)? },
-        })
-    }
-
-    /// Refuses a built image that says something else than the work tree: the flake writes the labels of nix's image.
-    pub fn must_agree_with(&self, tree: &Self) -> Result<(), Fault> {
-        let told = |labels: &Self| (labels.revision.clone(), labels.version.clone(), labels.schema);
-        if told(self) == told(tree) {
-            return Ok(());
-        }
-        Err(Fault::refused(format!("the built image says {:?}, the work tree {:?}", told(self), told(tree)))
-            .help("untracked files are invisible to nix: git add them"))
-    }
-
-    /// The labels as an image config carries them.
-    pub fn to_map(&self) -> BTreeMap<String, String> {
-        [
-            (REVISION, self.revision.clone()),
-            (VERSION, self.version.clone()),
-            (SOURCE, self.source.clone()),
-            (CREATED, self.created.clone()),
-            (SCHEMA, self.schema.current.to_string()),
-            (OLDEST_BINARY, self.schema.oldest_binary.to_string()),
-        ]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into()
-    }
-}
-
 /// The tag under which CI pushes a commit's image: `sha-` and the commit's first 12 hex digits (spec 5.2).
 pub fn sha_tag(commit: &str) -> String {
     format!("sha-{}", commit.get(..12).unwrap_or(commit))
@@ -314,8 +239,9 @@ pub fn may_name(tag: &str, held: Option<&Digest>, digest: &Digest) -> Result<(),
 }
 
 /// Whether an image of this revision may be called `tag`: a `sha-…` tag tells the truth about the commit, and what was
-/// built from uncommitted changes gets no fixed tag at all.
-pub fn may_carry(revision: &str, tag: &str) -> Result<(), Fault> {
+/// built from uncommitted changes gets no fixed tag at all. An image that names no revision cannot be held against it.
+pub fn may_carry(revision: Option<&str>, tag: &str) -> Result<(), Fault> {
+    let Some(revision) = revision else { return Ok(()) };
     if revision.ends_with(DIRTY) && is_fixed(tag) {
         return Err(Fault::refused(format!("{tag}: the image was built from uncommitted changes"))
             .help("commit them and build again, or push it under a tag that may move"));
@@ -348,13 +274,14 @@ mod tests {
     #[test]
     fn a_sha_tag_tells_the_commit_and_a_dirty_build_gets_no_fixed_tag() {
         let commit = "0123456789abcdef0123456789abcdef01234567";
-        may_carry(commit, "sha-0123456789ab").unwrap();
-        may_carry(commit, "v0.1.0").unwrap();
-        assert!(may_carry(commit, "sha-ffffffffffff").unwrap_err().to_string().contains(commit));
+        may_carry(Some(commit), "sha-0123456789ab").unwrap();
+        may_carry(Some(commit), "v0.1.0").unwrap();
+        assert!(may_carry(Some(commit), "sha-ffffffffffff").unwrap_err().to_string().contains(commit));
+        may_carry(None, "sha-ffffffffffff").unwrap();
         let dirty = format!("{commit}{DIRTY}");
-        may_carry(&dirty, "edge").unwrap();
+        may_carry(Some(&dirty), "edge").unwrap();
         for fixed in ["sha-0123456789ab", "v0.1.0"] {
-            assert!(may_carry(&dirty, fixed).unwrap_err().to_string().contains("uncommitted"));
+            assert!(may_carry(Some(&dirty), fixed).unwrap_err().to_string().contains("uncommitted"));
         }
     }
 
@@ -370,26 +297,5 @@ mod tests {
         for bad in ["", "sha256:", "sha256:E3B0", "sha512:e3b0", &digest.as_str()[..70]] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn labels_survive_the_round_trip_and_a_missing_one_is_named() {
-        let labels = Labels {
-            revision: "0123456789abcdef0123456789abcdef01234567".into(),
-            version: "0.1.0".into(),
-            source: "https://github.com/blogle/dojo".into(),
-            created: "2026-01-02T03:04:05Z".into(),
-            schema: Schema { current: 3, oldest_binary: 2 },
-        };
-        let mut map = labels.to_map();
-        assert_eq!(Labels::from_map(&map).unwrap(), labels);
-        map.remove("dojo.schema");
-        assert!(Labels::from_map(&map).unwrap_err().to_string().contains("dojo.schema"));
-    }
-
-    #[test]
-    fn a_file_admits_binaries_from_its_oldest_binary_on() {
-        let file = Schema { current: 5, oldest_binary: 3 };
-        assert_eq!([2, 3, 5, 6].map(|binary| file.admits(binary)), [false, true, true, true]);
     }
 }

@@ -1,22 +1,26 @@
-//! `image build|push|load|inspect`: the image of this commit, from the work tree to a registry or the local docker.
+//! `image …`: the image of this commit, from the work tree to a registry or the local docker, and any image by its names.
 
+mod diff;
+mod inspect;
+mod load;
+mod retag;
+mod sbom;
 mod show;
+mod target;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command as Process, Stdio};
 
 use clap::{Args, Subcommand};
 
 use crate::archive;
 use crate::builder::{self, Builder, Recipe};
 use crate::duckdb;
-use crate::fault::Fault;
-use crate::image::{Compression, Digest, sha_tag};
+use crate::image::{Compression, sha_tag};
 use crate::pipeline::Pipeline;
-use crate::registry::{self, CacheFrom, Registry};
+use crate::registry::{self, CacheFrom};
 use crate::terminal::Spinner;
 use show::Bar;
+use target::{Where, built};
 
 /// Where images are built, below the project's root.
 const OUT: &str = "target/image";
@@ -25,8 +29,11 @@ const OUT: &str = "target/image";
 pub enum Command {
     Build(Build),
     Push(Push),
-    Load(Load),
-    Inspect(Inspect),
+    Retag(retag::Args),
+    Inspect(inspect::Args),
+    Diff(diff::Args),
+    Load(load::Args),
+    Sbom(sbom::Args),
 }
 
 /// Build the image of the work tree, by nix or from cargo's binary.
@@ -66,9 +73,8 @@ pub struct Push {
     /// The image: an OCI layout (folder or tar) or a docker archive [default: what `image build` made]
     #[arg(long, value_name = "FILE")]
     archive: Option<PathBuf>,
-    /// Where to: `oci:FOLDER` or `HOST[:PORT]/NAME` [default: the pipeline's registry]
-    #[arg(long, value_name = "R")]
-    repository: Option<String>,
+    #[command(flatten)]
+    at: Where,
     /// A name for it, may be repeated [default: sha- and the commit's first 12 digits]
     #[arg(long = "tag", value_name = "T")]
     tags: Vec<String>,
@@ -83,45 +89,15 @@ pub struct Push {
     json: bool,
 }
 
-/// Load a built image into docker, or podman where there is no docker.
-///
-/// Examples:
-///   cargo xtask image load
-///   cargo xtask image load --archive result
-#[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
-pub struct Load {
-    /// The image's file [default: what `image build` made]
-    #[arg(long, value_name = "FILE")]
-    archive: Option<PathBuf>,
-}
-
-/// Show what an image is: its digest, where it came from, and its layers by size.
-///
-/// Examples:
-///   cargo xtask image inspect                   (what `image build` made)
-///   cargo xtask image inspect edge
-///   cargo xtask image inspect v0.1.0 --json
-#[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
-pub struct Inspect {
-    /// A tag or a digest in the registry [default: what `image build` made]
-    #[arg(value_name = "REF")]
-    reference: Option<String>,
-    /// Where to look: `oci:FOLDER` or `HOST[:PORT]/NAME` [default: the pipeline's registry]
-    #[arg(long, value_name = "R")]
-    repository: Option<String>,
-    /// Print it as one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
 pub fn run(command: &Command, root: &Path) -> anyhow::Result<()> {
     match command {
         Command::Build(args) => build(args, root),
         Command::Push(args) => push(args, root),
-        Command::Load(args) => load(args, root),
-        Command::Inspect(args) => inspect(args, root),
+        Command::Retag(args) => retag::run(args, root),
+        Command::Inspect(args) => inspect::run(args, root),
+        Command::Diff(args) => diff::run(args, root),
+        Command::Load(args) => load::run(args, root),
+        Command::Sbom(args) => sbom::run(args, root),
     }
 }
 
@@ -152,17 +128,17 @@ fn build(args: &Build, root: &Path) -> anyhow::Result<()> {
 
 fn push(args: &Push, root: &Path) -> anyhow::Result<()> {
     let image = archive::read(&built(args.archive.as_deref(), root)?)?;
-    let registry = registry(args.repository.as_deref(), root)?;
+    let registry = args.at.registry(root)?;
     let mut tags = args.tags.clone();
     if tags.is_empty() {
         tags.push(sha_tag(&image.labels()?.revision));
     }
-    let compression = match (args.compression, &args.repository) {
+    let compression = match (args.compression, &args.at.repository) {
         (Some(compression), _) => compression,
         (None, Some(_)) => Compression::default(),
         (None, None) => Pipeline::load(root)?.compression,
     };
-    let how = registry::Push { tags: &tags, cache_from: cache_from(&args.cache_from)?, compression };
+    let how = registry::Push { tags: &tags, cache_from: cache_from(args, root)?, compression };
     let bar = Bar::start(image.bytes());
     let pushed = registry.push(&image, &how, &|progress| bar.step(progress))?;
     bar.end();
@@ -170,63 +146,9 @@ fn push(args: &Push, root: &Path) -> anyhow::Result<()> {
 }
 
 /// `TAG`, or a tag of another repository.
-fn cache_from(named: &str) -> anyhow::Result<CacheFrom> {
-    match named.rsplit_once(':') {
-        Some((repository, tag)) => {
-            Ok(CacheFrom::Other(Registry::open(repository, Path::new(""))?, tag.to_owned()))
-        }
-        None => Ok(CacheFrom::Tag(named.to_owned())),
-    }
-}
-
-fn load(args: &Load, root: &Path) -> anyhow::Result<()> {
-    let path = built(args.archive.as_deref(), root)?;
-    if path.is_dir() {
-        let fault = Fault::usage(format!("{}: docker loads files, not folders", path.display()));
-        return Err(fault.help("name a tar, or push it to a registry").into());
-    }
-    archive::read(&path)?;
-    for program in ["docker", "podman"] {
-        let spawned = Process::new(program).arg("load").stdin(Stdio::from(File::open(&path)?)).status();
-        match spawned {
-            Ok(status) if status.success() => return Ok(()),
-            Ok(status) => {
-                let fault = Fault::usage(format!("{program} load failed ({status})"));
-                return Err(fault.help(format!("is {program} running, and may you use it?")).into());
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(Fault::usage("neither docker nor podman is on PATH").help("install one of them").into())
-}
-
-fn inspect(args: &Inspect, root: &Path) -> anyhow::Result<()> {
-    let Some(reference) = &args.reference else {
-        let path = built(None, root)?;
-        return show::archive(&path, &archive::read(&path)?, args.json);
-    };
-    let registry = registry(args.repository.as_deref(), root)?;
-    let digest: Digest = match reference.parse() {
-        Ok(digest) => digest,
-        Err(_) => registry.resolve(reference)?.ok_or_else(|| {
-            Fault::refused(format!("{registry} has no image {reference}"))
-                .help("cargo xtask status shows what runs")
-        })?,
-    };
-    show::stored(&registry, reference, &digest, args.json)
-}
-
-fn built(named: Option<&Path>, root: &Path) -> Result<PathBuf, Fault> {
-    named.map(Path::to_owned).or_else(|| builder::built(&root.join(OUT))).ok_or_else(|| {
-        Fault::usage(format!("no image was built in {OUT}")).help("build it first: cargo xtask image build")
-    })
-}
-
-fn registry(named: Option<&str>, root: &Path) -> anyhow::Result<Registry> {
-    match named {
-        // What is typed is relative to where it is typed.
-        Some(location) => Registry::open(location, Path::new("")),
-        None => Registry::open(Pipeline::load(root)?.registry(), root),
+fn cache_from(args: &Push, root: &Path) -> anyhow::Result<CacheFrom> {
+    match args.cache_from.rsplit_once(':') {
+        Some((repository, tag)) => Ok(CacheFrom::Other(args.at.beside(repository, root)?, tag.to_owned())),
+        None => Ok(CacheFrom::Tag(args.cache_from.clone())),
     }
 }

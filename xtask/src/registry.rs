@@ -8,6 +8,8 @@ mod compress;
 mod http;
 mod layout;
 mod push;
+mod read;
+mod referrers;
 mod remote;
 mod retry;
 #[cfg(test)]
@@ -21,11 +23,13 @@ use anyhow::Context as _;
 use tempfile::NamedTempFile;
 
 use crate::fault::Fault;
-use crate::image::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, Manifest, Stored};
-use crate::image::{Blob, Digest, Image, Labels, is_fixed, may_carry};
+use crate::image::oci::{Descriptor, Stored};
+use crate::image::{Blob, Digest, Image, is_fixed, may_carry, may_name};
 pub use auth::Login;
 use layout::Layout;
 pub use push::{CacheFrom, Progress, Push, Pushed};
+pub use read::{Found, size};
+pub use referrers::{Artifact, Referrer};
 use remote::Remote;
 pub use unpack::Runtime;
 
@@ -69,12 +73,13 @@ impl Registry {
         }
     }
 
-    /// All tags, sorted; none if the repository does not exist yet.
+    /// All tags of images, sorted; none if the repository does not exist yet.
     pub fn tags(&self) -> anyhow::Result<Vec<String>> {
         let mut tags = match self {
             Self::Layout(layout) => layout.tags()?,
             Self::Remote(remote) => remote.tags()?,
         };
+        tags.retain(|tag| !referrers::is_list_tag(tag));
         tags.sort();
         tags.dedup();
         Ok(tags)
@@ -85,53 +90,39 @@ impl Registry {
         Ok(self.by_tag(tag)?.map(|stored| stored.digest))
     }
 
-    /// The image's manifest; of an image for several platforms, the one for this machine.
-    pub fn manifest(&self, digest: &Digest) -> anyhow::Result<Manifest> {
-        match self.document(digest)? {
-            Document::Manifest(manifest) => Ok(manifest),
-            Document::Index(index) => {
-                let entry = index
-                    .pick()
-                    .ok_or_else(|| Fault::refused(format!("{digest} has no image for this machine")))?;
-                match self.document(&entry.digest)? {
-                    Document::Manifest(manifest) => Ok(manifest),
-                    Document::Index(_) => {
-                        Err(Fault::refused(format!("{digest} is an index of indexes")).into())
-                    }
-                }
-            }
-        }
-    }
-
-    /// How the image runs.
-    pub fn config(&self, digest: &Digest) -> anyhow::Result<Config> {
-        let descriptor = self.manifest(digest)?.config;
-        let bytes = self.document_blob(&descriptor)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Fault::refused(format!("the config of {digest} is malformed: {error}")).into())
-    }
-
-    /// Where the image came from.
-    pub fn labels(&self, digest: &Digest) -> anyhow::Result<Labels> {
-        self.config(digest)?.labels().with_context(|| format!("image {digest}"))
-    }
-
     /// Sends what the registry does not have yet, then the manifest under each tag. Running it again after any failure
     /// completes it.
     pub fn push(&self, image: &Image, how: &Push<'_>, progress: &dyn Fn(Progress)) -> anyhow::Result<Pushed> {
         push::push(self, image, how, progress)
     }
 
-    /// Lets `tag` name an image that is there already. A version or `sha-…` tag that names another is refused.
+    /// Lets `tag` name an image or an index that is there already. A version or `sha-…` tag that names another is refused.
     pub fn tag(&self, digest: &Digest, tag: &str) -> anyhow::Result<()> {
-        if is_fixed(tag) {
-            may_carry(&self.labels(digest)?.revision, tag)?;
+        self.tag_all(digest, &[tag.to_owned()]).map(drop)
+    }
+
+    /// Lets all of `tags` name an image or an index that is there already, and gives those that named it before. All
+    /// are checked first, so that a refusal leaves none of them changed.
+    pub fn tag_all(&self, digest: &Digest, tags: &[String]) -> anyhow::Result<Vec<String>> {
+        let stored = self.stored(digest)?;
+        tags.iter().try_for_each(|tag| check_tag(tag))?;
+        let revision = if tags.iter().any(|tag| is_fixed(tag)) { self.revision(digest)? } else { None };
+        let mut already = Vec::new();
+        for tag in tags {
+            may_carry(revision.as_deref(), tag)?;
+            let held = self.resolve(tag)?;
+            may_name(tag, held.as_ref(), digest)?;
+            if held.as_ref() == Some(digest) {
+                already.push(tag.clone());
+            }
         }
-        let stored = self.by_digest(digest)?.ok_or_else(|| self.absent(digest))?;
-        if self.put(tag, &stored)? {
-            return Ok(());
+        for tag in tags.iter().filter(|tag| !already.contains(tag)) {
+            if !self.put(tag, &stored)? {
+                let fault = Fault::refused(format!("{self} misses a part of {digest}"));
+                return Err(fault.help("push the image again").into());
+            }
         }
-        Err(Fault::refused(format!("{self} misses a layer of {digest}")).help("push the image again").into())
+        Ok(already)
     }
 
     /// Lays the image's files out in the folder `into`, which appears complete or not at all, and tells how to run them.
@@ -153,23 +144,6 @@ impl Registry {
             Self::Remote(remote) => remote.manifest(digest.as_str())?,
         };
         stored.map(|stored| verified(stored, digest)).transpose()
-    }
-
-    fn document(&self, digest: &Digest) -> anyhow::Result<Document> {
-        let stored = self.by_digest(digest)?.ok_or_else(|| self.absent(digest))?;
-        Document::parse(&stored.bytes)
-            .map_err(|error| Fault::refused(format!("the manifest {digest} is malformed: {error}")).into())
-    }
-
-    fn absent(&self, digest: &Digest) -> Fault {
-        Fault::refused(format!("{self} has no image {digest}")).help("see what is there: cargo xtask status")
-    }
-
-    /// A config blob, into memory.
-    fn document_blob(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.blob(descriptor)?.take(DOCUMENT_LIMIT).read_to_end(&mut bytes)?;
-        Ok(bytes)
     }
 
     /// A blob's content, already verified.
@@ -287,6 +261,12 @@ fn check_tag(tag: &str) -> Result<(), Fault> {
     if start && rest && tag.len() <= 128 {
         return Ok(());
     }
-    Err(Fault::usage(format!("not an image tag: {tag:?}"))
-        .help("a tag is up to 128 letters, digits, dots, dashes and underscores, for example edge or v0.1.0"))
+    let fault = Fault::usage(format!("not an image tag: {tag:?}"));
+    Err(if tag.contains('/') {
+        fault.help("give the tag or digest alone, and the repository with --repository")
+    } else {
+        fault.help(
+            "a tag is up to 128 letters, digits, dots, dashes and underscores, for example edge or v0.1.0",
+        )
+    })
 }

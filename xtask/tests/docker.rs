@@ -8,19 +8,12 @@ mod dockerd;
 mod project;
 mod tools;
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use dockerd::Dockerd;
-use project::{Project, succeeded};
-use serde_json::Value;
-
-const STRICT: [&str; 6] = ["--read-only", "--user", "1000:1000", "--volume", "ledger:/data", "--rm"];
-
-fn run<'a>(flags: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
-    [&["run"], &STRICT[..], flags, rest].concat()
-}
+use dockerd::{Dockerd, Service, run};
+use project::{Project, failed, succeeded};
 
 #[test]
 fn the_image_is_loaded_and_its_busybox_looks_around() {
@@ -53,18 +46,57 @@ fn the_image_is_loaded_and_its_busybox_looks_around() {
 }
 
 #[test]
-fn an_image_from_a_registry_is_the_same_image() {
+fn an_image_of_the_registry_is_loaded_from_wherever_it_lies() {
     if !tools::need("busybox", "busybox-static") || !tools::need("skopeo", "skopeo") {
         return;
     }
     let Some(docker) = Dockerd::start() else { return };
     let project = Project::built();
-    project.ok(&["image", "push", "--tag", "edge"]);
-    project.run("skopeo", &["copy", "oci:registry:edge", "docker-archive:target/pulled.tar:pulled:edge"]);
-    let args = ["image", "load", "--archive", "target/pulled.tar"];
-    succeeded(&args, &project.xtask(&args).env("DOCKER_HOST", docker.host()).output().unwrap());
+    let id = project.json(&["image", "inspect", "--json"])["image"].clone();
+    let digest = project.json(&["image", "push", "--tag", "edge", "--json"])["digest"].clone();
+    project.run("skopeo", &["copy", "oci:registry:edge", "docker-archive:target/copy.tar:other:name"]);
+    let by_commit = format!("ghcr.io/blogle/dojo:{}", project.sha_tag());
     let commit = project.run("git", &["rev-parse", "HEAD"]);
-    assert_eq!(docker.docker(&run(&[], &["pulled:edge"])), format!("stand-in {commit}"));
+    for (from, name) in [
+        (vec!["edge"], "ghcr.io/blogle/dojo:edge"),
+        (vec![digest.as_str().unwrap()], &by_commit),
+        (vec!["--archive", "target/copy.tar"], &by_commit),
+        (vec!["--archive", "registry"], &by_commit),
+    ] {
+        let args = [vec!["image", "load"], from].concat();
+        let told =
+            succeeded(&args, &project.xtask(&args).env("DOCKER_HOST", docker.host()).output().unwrap());
+        assert!(told.contains(name) && told.contains(id.as_str().unwrap()), "{told}");
+        assert_eq!(docker.docker(&["image", "inspect", "--format", "{{.Id}}", name]), id.as_str().unwrap());
+        assert_eq!(docker.docker(&run(&[], &[name])), format!("stand-in {commit}"));
+        docker.docker(&["rmi", "--force", name]);
+    }
+}
+
+#[test]
+fn a_docker_that_does_not_take_it_is_told_from_one_that_dies() {
+    if !tools::need("docker", "docker.io") {
+        return;
+    }
+    let project = Project::built();
+    let load = |changed: &mut Command| changed.args(["image", "load"]).output().unwrap();
+    let nowhere = format!("unix://{}", project.path("nobody.sock").display());
+    let said = failed(2, &["image", "load"], &load(project.xtask(&[]).env("DOCKER_HOST", nowhere)));
+    assert!(said.contains("docker load failed") && said.contains("is docker running"), "{said}");
+
+    let folder = project.path("target/path");
+    fs::create_dir_all(&folder).unwrap();
+    let nothing = load(project.xtask(&[]).env("PATH", &folder));
+    assert!(failed(2, &["image", "load"], &nothing).contains("neither docker nor podman"));
+    fs::write(
+        folder.join("podman"),
+        "#!/bin/sh\n/usr/bin/head -c 5000 > /dev/null\necho 'unexpected EOF' >&2\nexit 1\n",
+    )
+    .unwrap();
+    project.run("chmod", &["+x", "target/path/podman"]);
+    let said = failed(1, &["image", "load"], &load(project.xtask(&[]).env("PATH", &folder)));
+    assert!(said.starts_with("error: podman load failed (exit status: 1): unexpected EOF"), "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
 }
 
 /// The real service. It needs DuckDB's library ready, since compiling it takes too long for a test.
@@ -103,44 +135,4 @@ fn the_service_keeps_its_ledger_over_a_restart() {
 
     let second = Service::start(&docker, &image);
     assert_eq!([second.ask("/v1/accounts", None), second.ledger()], before);
-}
-
-struct Service {
-    container: String,
-    address: String,
-}
-
-impl Service {
-    /// A container that answers /healthz.
-    fn start(docker: &Dockerd, image: &str) -> Self {
-        let flags = ["--detach", "--publish", "127.0.0.1::8000", "--env", "DOJO_AUTH=none"];
-        let container = docker.docker(&run(&flags, &[image]));
-        let service = Self { address: docker.docker(&["port", &container, "8000/tcp"]), container };
-        for _ in 0..100 {
-            if ureq::get(service.url("/healthz")).call().is_ok() {
-                return service;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("/healthz never answered:\n{}", docker.docker(&["logs", &service.container]));
-    }
-
-    /// The ledger's id and sequence.
-    fn ledger(&self) -> String {
-        let version: Value = serde_json::from_str(&self.ask("/version", None)).unwrap();
-        assert!(version["ledger"]["id"].is_string(), "{version}");
-        version["ledger"].to_string()
-    }
-
-    fn ask(&self, path: &str, body: Option<&str>) -> String {
-        let answer = match body {
-            Some(body) => ureq::post(self.url(path)).content_type("application/json").send(body),
-            None => ureq::get(self.url(path)).call(),
-        };
-        answer.unwrap().body_mut().read_to_string().unwrap()
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
 }

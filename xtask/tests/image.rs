@@ -1,4 +1,4 @@
-//! `image build|push|load|inspect` in a small project, with an image layout folder as the registry.
+//! `image build|push|inspect` in a small project, with an image layout folder as the registry.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy knows only functions with #[test] as tests")]
 
@@ -223,7 +223,7 @@ fn large_archive(project: &Project) -> String {
 
 #[test]
 fn every_help_has_examples() {
-    for verb in ["build", "push", "load", "inspect"] {
+    for verb in ["build", "push", "retag", "inspect", "diff", "load"] {
         let output = Command::new(env!("CARGO_BIN_EXE_xtask")).args(["image", verb, "--help"]).output();
         let help = String::from_utf8(output.unwrap().stdout).unwrap();
         let example = format!("cargo xtask image {verb}");

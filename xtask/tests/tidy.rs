@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// Values in, values out: text, versions, digests, plans.
 const PURE: &[&str] =
-    &["changelog", "fault", "image", "kustomization", "manifest", "pipeline", "report", "version"];
+    &["changelog", "fault", "image", "kustomization", "manifest", "pipeline", "report", "sbom", "version"];
 /// One outside thing each.
-const EDGES: &[&str] = &["archive", "builder", "duckdb", "git", "infra", "kustomize", "registry", "service"];
+const EDGES: &[&str] =
+    &["archive", "builder", "docker", "duckdb", "git", "infra", "kustomize", "registry", "service"];
 /// Edges that stand on another one: the infra repository on git.
 const EDGE_ON_EDGE: &[(&str, &str)] = &[("infra", "git")];
 /// One verb each.

@@ -16,10 +16,12 @@ const DEPTH: u32 = 3;
 impl Archive {
     pub(super) fn layout(&self) -> anyhow::Result<Image> {
         let index: Index = self.json("index.json", &self.bytes("index.json")?)?;
-        let Some(first) = index.manifests.first() else {
+        // A registry's folder may also hold what is attached to the image.
+        let mut images = index.manifests.iter().filter(|entry| entry.artifact_type().is_none());
+        let Some(first) = images.next() else {
             return Err(self.corrupt("index.json names no image").into());
         };
-        if index.manifests.iter().any(|entry| entry.digest != first.digest) {
+        if images.any(|entry| entry.digest != first.digest) {
             return Err(self.corrupt("index.json names several images, and one is wanted").into());
         }
         let mut all = Finished { manifests: Vec::new(), blobs: Vec::new() };
@@ -37,7 +39,7 @@ impl Archive {
     fn picked(&self, root: &Descriptor) -> anyhow::Result<Manifest> {
         match self.document(root)? {
             Document::Manifest(manifest) => Ok(manifest),
-            Document::Index(index) => match index.pick() {
+            Document::Index(index) => match index.preferred() {
                 Some(entry) => self.picked(entry),
                 None => Err(self.corrupt("the index holds no image").into()),
             },

@@ -17,7 +17,15 @@ type Files = Vec<(String, Vec<u8>)>;
 fn config(layers: &[Vec<u8>]) -> Vec<u8> {
     let rootfs = RootFs { kind: "layers".into(), diff_ids: layers.iter().map(|l| Digest::of(l)).collect() };
     let (architecture, os) = ("amd64".into(), "linux".into());
-    let config = Config { architecture, os, created: None, config: Run::default(), rootfs, history: vec![] };
+    let config = Config {
+        architecture,
+        os,
+        variant: None,
+        created: None,
+        config: Run::default(),
+        rootfs,
+        history: vec![],
+    };
     serde_json::to_vec(&config).unwrap()
 }
 

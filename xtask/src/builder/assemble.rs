@@ -17,9 +17,10 @@ use super::tree::{Node, Tree, header};
 use crate::image::hashing::Hashing;
 use crate::image::oci::{
     CONFIG, Config, Descriptor, History, Index, LAYER, LAYOUT, MANIFEST, Manifest, REF_NAME, RootFs, Run,
-    architecture,
 };
+use crate::image::platform::architecture;
 use crate::image::{Digest, Labels};
+use crate::sbom::FILES;
 
 const USER: u64 = 1000;
 const PORT: &str = "8000/tcp";
@@ -29,21 +30,22 @@ struct Written {
     file: File,
     digest: Digest,
     size: u64,
-    made_by: &'static str,
+    holds: String,
+    files: Vec<String>,
 }
 
 /// Writes the image of `binary` to `archive`, which appears complete or not at all.
 pub fn assemble(binary: &Path, labels: &Labels, reference: &str, archive: &Path) -> anyhow::Result<()> {
     let libraries = needed(binary)?;
     let trees = [
-        ("the loader and shared libraries", shared(&libraries)),
-        ("busybox", busybox(&libraries)?),
-        ("users and folders", base()),
-        ("the dojo binary", program(binary)),
+        (names(&libraries), shared(&libraries)),
+        ("busybox".to_owned(), busybox(&libraries)?),
+        ("users and folders".to_owned(), base()),
+        (format!("dojo-{}", labels.version), program(binary)),
     ];
     let mut layers = Vec::new();
-    for (made_by, tree) in trees.iter().filter(|(_, tree)| !tree.is_empty()) {
-        layers.push(layer(tree, made_by)?);
+    for (holds, tree) in trees.into_iter().filter(|(_, tree)| !tree.is_empty()) {
+        layers.push(layer(&tree, holds)?);
     }
     let config = serde_json::to_vec(&config(&layers, labels))?;
     let folder = archive.parent().context("the archive has no folder")?;
@@ -52,6 +54,12 @@ pub fn assemble(binary: &Path, labels: &Labels, reference: &str, archive: &Path)
     file.as_file().sync_all()?;
     file.persist(archive).with_context(|| archive.display().to_string())?;
     Ok(())
+}
+
+/// The libraries as `ls` would show them.
+fn names(libraries: &[Library]) -> String {
+    let names = libraries.iter().filter_map(|library| library.to.file_name());
+    names.map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(", ")
 }
 
 fn shared(libraries: &[Library]) -> Tree {
@@ -99,12 +107,12 @@ fn program(binary: &Path) -> Tree {
     tree
 }
 
-fn layer(tree: &Tree, made_by: &'static str) -> anyhow::Result<Written> {
+fn layer(tree: &Tree, holds: String) -> anyhow::Result<Written> {
     let file = tempfile::tempfile().context("a temporary file for a layer")?;
     let hashing = tree.write(Hashing::new(BufWriter::new(file)))?;
     let (writer, digest, size) = hashing.finish();
     let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-    Ok(Written { file, digest, size, made_by })
+    Ok(Written { file, digest, size, holds, files: tree.files() })
 }
 
 fn config(layers: &[Written], labels: &Labels) -> Config {
@@ -113,6 +121,7 @@ fn config(layers: &[Written], labels: &Labels) -> Config {
     Config {
         architecture: architecture().to_owned(),
         os: "linux".to_owned(),
+        variant: None,
         created: created.clone(),
         config: Run {
             entrypoint: strings(&["/bin/dojo"]),
@@ -129,7 +138,12 @@ fn config(layers: &[Written], labels: &Labels) -> Config {
         },
         history: layers
             .iter()
-            .map(|layer| History { created: created.clone(), created_by: Some(layer.made_by.to_owned()) })
+            .map(|layer| History {
+                created: created.clone(),
+                created_by: Some(layer.holds.clone()),
+                comment: (!layer.files.is_empty()).then(|| format!("{FILES}{}", layer.files.join(", "))),
+                ..History::default()
+            })
             .collect(),
     }
 }

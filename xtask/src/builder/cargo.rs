@@ -1,6 +1,6 @@
 //! The release binary by cargo, wherever cargo's configuration puts it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{Recipe, run};
 use crate::fault::Fault;
 use crate::image::DIRTY;
+use crate::sbom;
 
 /// A line of cargo's JSON messages, as far as it matters here.
 #[derive(Deserialize)]
@@ -38,6 +39,16 @@ pub fn build(recipe: &Recipe<'_>, announce: &dyn Fn(&str)) -> anyhow::Result<Pat
     cargo.current_dir(recipe.project);
     let messages = run(&mut cargo, Fault::usage("cargo is not on PATH").help("install Rust"), announce)?;
     executable(&messages).ok_or_else(|| Fault::refused(format!("cargo built no binary called {NAME}")).into())
+}
+
+/// What is linked into the binary for a target such as `x86_64-unknown-linux-gnu`, as [`sbom::document`] reads it. Cargo
+/// downloads the crates that this machine does not have.
+pub fn tree(project: &Path, target: &str) -> anyhow::Result<String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["tree", "--locked", "--no-default-features", "--package", NAME, "--target", target]);
+    cargo.args(["--edges", "normal,no-proc-macro", "--prefix", "depth", "--charset", "ascii"]);
+    cargo.args(["--color", "never", "--format", sbom::TREE_FORMAT]).current_dir(project);
+    run(&mut cargo, Fault::usage("cargo is not on PATH").help("install Rust"), &|_| {})
 }
 
 fn executable(messages: &str) -> Option<PathBuf> {

@@ -45,6 +45,12 @@ impl Tree {
         self.0.is_empty()
     }
 
+    /// The image's paths of what was copied from this machine.
+    pub fn files(&self) -> Vec<String> {
+        let copied = self.0.iter().filter(|(_, node)| matches!(node, Node::Copy { .. }));
+        copied.map(|(path, _)| format!("/{}", path.display())).collect()
+    }
+
     pub fn write<W: Write>(&self, writer: W) -> anyhow::Result<W> {
         let mut tar = tar::Builder::new(writer);
         for (path, node) in &self.0 {

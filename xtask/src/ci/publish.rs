@@ -1,4 +1,6 @@
 //! `ci publish`: one image a commit, built and pushed once as `sha-…`; every other tag is a further name of its digest.
+//!
+//! Names that people and environments follow come last: after the image was read back, and has its bill of materials.
 
 use std::path::Path;
 
@@ -10,9 +12,10 @@ use crate::builder::{self, Builder, Recipe};
 use crate::duckdb;
 use crate::fault::{self, Fault, Kind};
 use crate::git::Git;
-use crate::image::{Digest, Labels, sha_tag};
+use crate::image::{Digest, Image, Labels, sha_tag};
 use crate::pipeline::Pipeline;
-use crate::registry::{Push, Registry};
+use crate::registry::{Artifact, Push, Registry};
+use crate::sbom;
 use crate::terminal::Spinner;
 use crate::version::Version;
 
@@ -57,13 +60,14 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         check_version(&git, &commit, version)?;
     }
     let digest = image(args, root, &pipeline, &registry, &commit)?;
+    let bill = bill(root, &pipeline, &registry, &digest)?;
     let mut names = Names::default();
     match version {
         Some(version) => name_version(&registry, &digest, &version, &mut names)?,
         None => move_edge(&registry, &git, &digest, &commit, &mut names)?,
     }
     names.set.insert(0, sha_tag(&commit));
-    tell(args, &pipeline, &digest, &names);
+    tell(args, &pipeline, &digest, &bill, &names);
     Ok(())
 }
 
@@ -120,7 +124,51 @@ fn image(args: &Args, root: &Path, pipeline: &Pipeline, registry: &Registry, com
         &|_| {},
     )?;
     eprintln!("pushed {tag}: {} bytes sent, {} bytes were there", pushed.bytes_sent, pushed.bytes_skipped);
+    read_back(registry, &tag, &pushed.digest, &image)?;
     Ok(pushed.digest)
+}
+
+/// The registry must give what was built: under the tag its digest, under the digest its config, in the config its labels.
+fn read_back(registry: &Registry, tag: &str, digest: &Digest, built: &Image) -> Result<()> {
+    let named = registry.resolve(tag)?;
+    let manifest = registry.manifest(digest)?;
+    let same = named.as_ref() == Some(digest)
+        && manifest.config.digest == built.id()
+        && manifest.layers.len() == built.layers.len()
+        && registry.labels(digest)? == built.labels()?;
+    if same {
+        return Ok(());
+    }
+    let named = named.map_or("nothing".to_owned(), |named| named.to_string());
+    Err(Fault::refused(format!(
+        "{registry}: {tag} names {named}, which is not the image just pushed, {digest}"
+    ))
+    .help("no other name was set; see what is there: cargo xtask image inspect")
+    .into())
+}
+
+/// The digest of the image's bill of materials; made and attached only if the registry does not have one.
+fn bill(root: &Path, pipeline: &Pipeline, registry: &Registry, digest: &Digest) -> Result<Digest> {
+    let find = || -> Result<Option<Digest>> {
+        let mut referrers = registry.referrers(digest)?.into_iter();
+        Ok(referrers.find(|referrer| referrer.kind == sbom::MEDIA_TYPE).map(|referrer| referrer.digest))
+    };
+    if let Some(there) = find()? {
+        return Ok(there);
+    }
+    let config = registry.config(digest)?;
+    let tree = builder::labels(root, &pipeline.repository)?;
+    let document = builder::sbom(root, &pipeline.image, &config, &tree)?;
+    let content = document.as_bytes();
+    let artifact =
+        Artifact { kind: sbom::MEDIA_TYPE, name: sbom::FILE, created: &config.labels()?.created, content };
+    let attached = registry.attach(digest, &artifact)?;
+    if find()?.as_ref() != Some(&attached) || registry.attached(&attached)? != content {
+        return Err(Fault::remote(format!("{registry} does not give the SBOM {attached} that was attached"))
+            .help("run the same command again")
+            .into());
+    }
+    Ok(attached)
 }
 
 /// `edge` follows the branch forward: a slower, older run must not move it back.
@@ -171,13 +219,14 @@ fn labels(registry: &Registry, tag: &str) -> Result<Option<Labels>> {
     }
 }
 
-fn tell(args: &Args, pipeline: &Pipeline, digest: &Digest, names: &Names) {
+fn tell(args: &Args, pipeline: &Pipeline, digest: &Digest, bill: &Digest, names: &Names) {
     if args.json {
-        println!("{}", json!({ "digest": digest, "tags": names.set, "left": names.left }));
+        println!("{}", json!({ "digest": digest, "sbom": bill, "tags": names.set, "left": names.left }));
         return;
     }
     println!("{}@{digest}", pipeline.image);
     println!("  names  {}", names.set.join(", "));
+    println!("  sbom   {bill}");
     for left in &names.left {
         println!("  note   {left}");
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::image::platform::Platform;
 use crate::image::{Digest, Labels};
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -20,6 +21,9 @@ const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2
 
 /// All kinds of manifest that are understood, as an `Accept` header.
 pub const MANIFESTS: &[&str] = &[MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
+
+/// The field of a descriptor that tells what kind of artifact it names; images have none.
+pub const ARTIFACT_TYPE: &str = "artifactType";
 
 /// The annotation that names a manifest in an image layout.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -56,15 +60,26 @@ impl Descriptor {
         Self::new(media_type, Digest::of(bytes), bytes.len() as u64)
     }
 
+    pub fn artifact_type(&self) -> Option<&str> {
+        self.rest.get(ARTIFACT_TYPE)?.as_str()
+    }
+
     pub fn ref_name(&self) -> Option<&str> {
         self.annotations.get(REF_NAME).map(String::as_str)
     }
-}
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Platform {
-    pub architecture: String,
-    pub os: String,
+    /// Whether an index's entry is an image. Builders put attestations beside it, for a platform called
+    /// `unknown/unknown`; a referrer tells its artifact's type.
+    pub fn is_image(&self) -> bool {
+        let unknown =
+            self.platform.as_ref().is_some_and(|p| p.os == "unknown" || p.architecture == "unknown");
+        !unknown && !self.rest.contains_key("artifactType")
+    }
+
+    /// The platform, for people.
+    pub fn platform_name(&self) -> String {
+        self.platform.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)
+    }
 }
 
 /// A manifest as it is stored: the digest is that of exactly these bytes.
@@ -78,6 +93,10 @@ pub struct Stored {
 impl Stored {
     pub fn new(media_type: &str, bytes: Vec<u8>) -> Self {
         Self { digest: Digest::of(&bytes), media_type: media_type.to_owned(), bytes }
+    }
+
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(&self.media_type, self.digest.clone(), self.bytes.len() as u64)
     }
 }
 
@@ -115,11 +134,19 @@ impl Default for Index {
 }
 
 impl Index {
-    /// The image for the machine's own architecture.
-    pub fn pick(&self) -> Option<&Descriptor> {
-        self.manifests.iter().find(|entry| {
-            entry.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == architecture())
-        })
+    /// The images in it, without what only tells about them.
+    pub fn images(&self) -> impl Iterator<Item = &Descriptor> {
+        self.manifests.iter().filter(|entry| entry.is_image())
+    }
+
+    /// The image for this platform; one that names none is for all.
+    pub fn pick(&self, wanted: &Platform) -> Option<&Descriptor> {
+        self.images().find(|entry| entry.platform.as_ref().is_none_or(|platform| platform.fits(wanted)))
+    }
+
+    /// The image for this machine, else the first: whoever only looks can look at any.
+    pub fn preferred(&self) -> Option<&Descriptor> {
+        self.pick(&Platform::here()).or_else(|| self.images().next())
     }
 }
 
@@ -150,11 +177,27 @@ impl Document {
     }
 }
 
+/// The media type of a manifest's bytes where nothing else tells it: what they say, else what they hold.
+pub fn media_type(bytes: &[u8]) -> Result<String, serde_json::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Probe {
+        media_type: Option<String>,
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let probe: Probe = serde_json::from_slice(bytes)?;
+    Ok(probe
+        .media_type
+        .unwrap_or_else(|| if probe.manifests.is_some() { INDEX } else { MANIFEST }.to_owned()))
+}
+
 /// The image config: how the image runs, and the digests of its uncompressed layers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     pub architecture: String,
     pub os: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     #[serde(default)]
@@ -165,8 +208,17 @@ pub struct Config {
 }
 
 impl Config {
+    pub fn platform(&self) -> Platform {
+        Platform::new(&self.os, &self.architecture, self.variant.as_deref())
+    }
+
     pub fn labels(&self) -> Result<Labels, Fault> {
-        Labels::from_map(self.config.labels.as_ref().unwrap_or(&BTreeMap::new()))
+        Labels::from_map(self.label_map())
+    }
+
+    pub fn label_map(&self) -> &BTreeMap<String, String> {
+        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+        self.config.labels.as_ref().unwrap_or(NONE)
     }
 }
 
@@ -197,22 +249,18 @@ pub struct RootFs {
     pub diff_ids: Vec<Digest>,
 }
 
-/// What made a layer, for `docker history`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A step that made the image, for `docker history`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
-}
-
-/// The machine's architecture as images name it.
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// A step that only changed the config.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
 }
 
 #[cfg(test)]
@@ -221,21 +269,32 @@ mod tests {
 
     #[test]
     fn a_foreign_index_survives_the_round_trip() {
-        let text = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"m","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0,"artifactType":"x/y"}],"annotations":{"a":"b"}}"#;
+        let text = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"m","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0,"artifactType":"x/y","platform":{"architecture":"arm","os":"linux","variant":"v7","os.features":["f"]}}],"annotations":{"a":"b"}}"#;
         let index: Index = serde_json::from_str(text).unwrap();
         let again: serde_json::Value = serde_json::to_value(&index).unwrap();
         assert_eq!(again, serde_json::from_str::<serde_json::Value>(text).unwrap());
     }
 
     #[test]
-    fn the_machines_own_platform_is_picked() {
-        let entry = |architecture: &str, bytes: &[u8]| {
-            let platform = Platform { os: "linux".into(), architecture: architecture.into() };
-            Descriptor { platform: Some(platform), ..Descriptor::of(MANIFEST, bytes) }
+    fn the_platform_that_is_wanted_is_picked_and_never_an_attestation() {
+        let entry = |platform: Option<&str>, bytes: &[u8]| {
+            let platform = platform.map(|platform| platform.parse().unwrap());
+            Descriptor { platform, ..Descriptor::of(MANIFEST, bytes) }
         };
-        let manifests = vec![entry("unknown", b"attestation"), entry(architecture(), b"mine")];
-        let index = Index { manifests, ..Index::default() };
-        assert_eq!(index.pick().unwrap().digest, Digest::of(b"mine"));
+        let index = Index {
+            manifests: vec![
+                entry(Some("unknown/unknown"), b"attestation"),
+                entry(Some("linux/arm64/v8"), b"arm"),
+                entry(Some("linux/amd64"), b"pc"),
+            ],
+            ..Index::default()
+        };
+        let picked = |wanted: &str| index.pick(&wanted.parse().unwrap()).map(|entry| entry.digest.clone());
+        assert_eq!(picked("linux/amd64"), Some(Digest::of(b"pc")));
+        assert_eq!(picked("linux/arm64"), Some(Digest::of(b"arm")));
+        assert_eq!(picked("linux/riscv64"), None);
+        assert_eq!(picked("unknown/unknown"), None);
+        assert_eq!(index.images().count(), 2);
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::time::Duration;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::image::oci::Descriptor;
-use crate::image::{Digest, Image, Labels};
-use crate::registry::{Progress, Pushed, Registry};
+use crate::image::{Digest, Image, Labels, Schema, Told, contents};
+use crate::registry::{Found, Progress, Pushed, Registry};
 
 const TICK: Duration = Duration::from_millis(100);
+/// As much of what a layer holds as fits on a line beside its other columns.
+const WIDTH: usize = 64;
 
 /// How much of an image is there, how much of it was sent, and how much did not have to be.
 pub struct Bar(ProgressBar, AtomicU64, AtomicU64);
@@ -49,15 +50,14 @@ pub fn built(path: &Path, image: &Image, labels: &Labels) {
     let size = image.layers.iter().map(|layer| layer.size).sum();
     lines(&[("archive", path.display().to_string()), ("image", image.id().to_string())]);
     lines(&[("size", HumanBytes(size).to_string())]);
-    self::labels(labels);
+    told(&Told::from_map(&labels.to_map()));
 }
 
 pub fn pushed(registry: &Registry, tags: &[String], pushed: &Pushed, json: bool) -> anyhow::Result<()> {
     if json {
         let object = json!({ "repository": registry.to_string(), "tags": tags, "digest": pushed.digest,
             "bytes_sent": pushed.bytes_sent, "bytes_skipped": pushed.bytes_skipped });
-        println!("{}", serde_json::to_string_pretty(&object)?);
-        return Ok(());
+        return self::json(&object);
     }
     lines(&[
         ("repository", registry.to_string()),
@@ -69,61 +69,74 @@ pub fn pushed(registry: &Registry, tags: &[String], pushed: &Pushed, json: bool)
     Ok(())
 }
 
-pub fn archive(path: &Path, image: &Image, json: bool) -> anyhow::Result<()> {
-    let layers = image.layers.iter().map(|layer| (&layer.diff_id, layer.size)).collect();
-    let head = [("archive", path.display().to_string()), ("image", image.id().to_string())];
-    whole(&head, &image.labels()?, layers, json)
+/// A layer for people: what it is called, what it weighs, and what it holds as far as that is known.
+#[derive(Debug, serde::Serialize)]
+pub struct Held {
+    pub digest: Digest,
+    /// Bytes where it lies: compressed in a registry.
+    pub size: u64,
+    pub holds: Vec<String>,
 }
 
-pub fn stored(registry: &Registry, reference: &str, digest: &Digest, json: bool) -> anyhow::Result<()> {
-    let manifest = registry.manifest(digest)?;
-    let layers = manifest.layers.iter().map(|Descriptor { digest, size, .. }| (digest, *size)).collect();
-    let head = [
-        ("repository", registry.to_string()),
-        ("ref", reference.to_owned()),
-        ("digest", digest.to_string()),
-        ("image", manifest.config.digest.to_string()),
-    ];
-    whole(&head, &registry.labels(digest)?, layers, json)
-}
-
-fn whole(
-    head: &[(&str, String)],
-    labels: &Labels,
-    mut layers: Vec<(&Digest, u64)>,
-    json: bool,
-) -> anyhow::Result<()> {
-    layers.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-    if json {
-        let mut object: serde_json::Map<_, _> =
-            head.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-        object.insert("labels".to_owned(), json!(labels));
-        let layers: Vec<_> =
-            layers.iter().map(|(digest, size)| json!({ "digest": digest, "size": size })).collect();
-        object.insert("layers".to_owned(), json!(layers));
-        println!("{}", serde_json::to_string_pretty(&object)?);
-        return Ok(());
+impl Held {
+    /// The layers of an image in a registry, from the bottom up.
+    pub fn of(found: &Found) -> Vec<Self> {
+        let holds = contents::told(&found.config);
+        let layers = found.manifest.layers.iter();
+        let holds = holds.into_iter().chain(std::iter::repeat_with(Vec::new));
+        layers
+            .zip(holds)
+            .map(|(layer, holds)| Self { digest: layer.digest.clone(), size: layer.size, holds })
+            .collect()
     }
-    lines(head);
-    self::labels(labels);
-    for (digest, size) in layers {
-        lines(&[("layer", format!("{:>10}  {}", HumanBytes(size).to_string(), digest.short()))]);
+
+    /// What it holds, as far as that fits on a line.
+    pub fn held(&self) -> String {
+        let mut shown = String::new();
+        for (index, name) in self.holds.iter().enumerate() {
+            if index > 0 && shown.chars().count() + name.chars().count() > WIDTH {
+                return format!("{shown} and {} more", self.holds.len() - index);
+            }
+            shown.push_str(if index == 0 { "" } else { ", " });
+            shown.push_str(name);
+        }
+        match shown.char_indices().nth(WIDTH) {
+            _ if shown.is_empty() => absent(),
+            Some((end, _)) => format!("{}…", &shown[..end]),
+            None => shown,
+        }
     }
-    Ok(())
 }
 
-fn labels(labels: &Labels) {
-    let schema = labels.schema;
+/// How a table and a line show what is not there.
+pub fn absent() -> String {
+    "-".to_owned()
+}
+
+/// Bytes in a table's column, their units under each other.
+pub fn size(bytes: u64) -> String {
+    format!("{:>10}", HumanBytes(bytes).to_string())
+}
+
+pub fn told(told: &Told) {
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(absent);
+    let schema =
+        |schema: Schema| format!("{}, opened by binaries of {} on", schema.current, schema.oldest_binary);
     lines(&[
-        ("revision", labels.revision.clone()),
-        ("version", labels.version.clone()),
-        ("source", labels.source.clone()),
-        ("created", labels.created.clone()),
-        ("schema", format!("{}, opened by binaries of {} on", schema.current, schema.oldest_binary)),
+        ("revision", text(&told.revision)),
+        ("version", text(&told.version)),
+        ("source", text(&told.source)),
+        ("created", text(&told.created)),
+        ("schema", told.schema.map_or_else(absent, schema)),
     ]);
 }
 
-fn lines(pairs: &[(&str, String)]) {
+pub fn json(object: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(object)?);
+    Ok(())
+}
+
+pub fn lines(pairs: &[(&str, String)]) {
     for (key, value) in pairs {
         println!("{key:<14} {value}");
     }

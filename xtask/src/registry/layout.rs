@@ -13,9 +13,10 @@ use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
+use super::referrers;
 use crate::fault::Fault;
 use crate::image::hashing::Hashing;
-use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, Index, LAYOUT, REF_NAME, Stored};
+use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, Index, LAYOUT, REF_NAME, Stored, media_type};
 use crate::image::{Digest, may_name};
 
 /// How unfinished files are called, and after what time they can only be a killed process's.
@@ -47,11 +48,6 @@ impl Layout {
     }
 
     pub fn by_digest(&self, digest: &Digest) -> anyhow::Result<Option<Stored>> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Typed {
-            media_type: String,
-        }
         let path = self.blob_path(digest);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -61,7 +57,7 @@ impl Layout {
         let index = self.index()?;
         let media_type = match index.manifests.iter().find(|entry| entry.digest == *digest) {
             Some(entry) => entry.media_type.clone(),
-            None => self.parse::<Typed>(&path, &bytes)?.media_type,
+            None => media_type(&bytes).map_err(|error| self.damaged(&path, error))?,
         };
         Ok(Some(Stored { digest: Digest::of(&bytes), media_type, bytes }))
     }
@@ -104,12 +100,7 @@ impl Layout {
     }
 
     pub fn put(&self, tag: &str, stored: &Stored) -> anyhow::Result<()> {
-        self.create()?;
-        let lock_path = self.folder.join(".lock");
-        let lock = File::create(&lock_path).with_context(|| lock_path.display().to_string())?;
-        lock.lock().with_context(|| lock_path.display().to_string())?;
-        self.forget_abandoned();
-
+        let _lock = self.lock()?;
         let mut index = self.index()?;
         let held = index.manifests.iter().find(|entry| entry.ref_name() == Some(tag));
         may_name(tag, held.map(|entry| &entry.digest), &stored.digest)?;
@@ -120,6 +111,42 @@ impl Layout {
         index.manifests.retain(|other| other.ref_name() != Some(tag));
         index.manifests.push(entry);
         self.write(&self.index_path(), &serde_json::to_vec_pretty(&index)?)
+    }
+
+    /// Adds an artifact's manifest without a name, unless it is there.
+    pub fn attach(&self, entry: Descriptor, manifest: &[u8]) -> anyhow::Result<()> {
+        let _lock = self.lock()?;
+        self.write(&self.blob_path(&entry.digest), manifest)?;
+        let mut index = self.index()?;
+        if index.manifests.iter().any(|other| other.digest == entry.digest) {
+            return Ok(());
+        }
+        index.manifests.push(entry);
+        self.write(&self.index_path(), &serde_json::to_vec_pretty(&index)?)
+    }
+
+    /// The entries of the manifests that have this subject, whoever added them.
+    pub fn referrers(&self, subject: &Digest) -> anyhow::Result<Vec<Descriptor>> {
+        let mut found: Vec<Descriptor> = Vec::new();
+        for other in self.index()?.manifests {
+            // What is missing or damaged is told to whoever asks for it by name.
+            let Ok(bytes) = fs::read(self.blob_path(&other.digest)) else { continue };
+            match referrers::entry(&bytes) {
+                Some((of, entry)) if of == *subject && !found.contains(&entry) => found.push(entry),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Held while `index.json` changes; makes the layout if there is none.
+    fn lock(&self) -> anyhow::Result<File> {
+        self.create()?;
+        let path = self.folder.join(".lock");
+        let lock = File::create(&path).with_context(|| path.display().to_string())?;
+        lock.lock().with_context(|| path.display().to_string())?;
+        self.forget_abandoned();
+        Ok(lock)
     }
 
     /// Makes the folder a layout. A folder that holds something else is left alone.

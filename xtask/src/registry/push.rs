@@ -13,7 +13,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::compress::compress;
-use super::{Registry, check_tag};
+use super::{Registry, check_tag, read};
 use crate::fault::Fault;
 use crate::image::oci::{CONFIG, Descriptor, Document, MANIFEST, Manifest, Stored};
 use crate::image::{Blob, Compression, Digest, Finished, Image, Layer, is_fixed, may_carry, may_name};
@@ -74,11 +74,13 @@ pub fn push(
     how: &Push<'_>,
     progress: &dyn Fn(Progress),
 ) -> anyhow::Result<Pushed> {
-    for tag in how.tags {
-        check_tag(tag)?;
-        if is_fixed(tag) {
-            may_carry(&image.labels()?.revision, tag)?;
-        }
+    how.tags.iter().try_for_each(|tag| check_tag(tag))?;
+    if how.tags.iter().any(|tag| is_fixed(tag)) {
+        let revision = match &image.finished {
+            Some(finished) => read::revision(finished)?,
+            None => image.told()?.revision,
+        };
+        how.tags.iter().try_for_each(|tag| may_carry(revision.as_deref(), tag))?;
     }
     if let Some(finished) = &image.finished {
         return as_it_is(registry, finished, how.tags, progress);

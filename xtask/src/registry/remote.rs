@@ -15,10 +15,11 @@ use super::http::{Content, Http, Open, Request};
 use super::retry::{retry, said};
 use crate::fault::Fault;
 use crate::image::hashing::Hashing;
-use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, MANIFEST, MANIFESTS, Stored};
+use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, INDEX, Index, MANIFEST, MANIFESTS, Stored};
 use crate::image::{Digest, is_fixed, may_name};
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// Far more tags than a page each can hold: whoever sends more pages than this goes in circles.
 const PAGES: usize = 1000;
 
@@ -231,6 +232,41 @@ impl Remote {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A manifest with a `subject`, under its digest; gives whether the registry lists it as a referrer by itself.
+    pub fn put_referrer(&self, stored: &Stored) -> anyhow::Result<bool> {
+        let url = self.url(&format!("manifests/{}", stored.digest));
+        let mut request = self.request(Method::PUT, url, Access::Push, Content::Bytes(&stored.bytes));
+        request.headers.push((header::CONTENT_TYPE, stored.media_type.clone()));
+        let response = retry(|| self.http.send(&request, &[201]))?;
+        self.same_digest(&response, &stored.digest)?;
+        Ok(response.headers().contains_key(SUBJECT))
+    }
+
+    /// The registry's own list of referrers; `None` where it keeps none: a 404, or an answer that is no index.
+    pub fn referrers(&self, subject: &Digest) -> anyhow::Result<Option<Vec<Descriptor>>> {
+        let (mut found, mut url) = (Vec::new(), self.url(&format!("referrers/{subject}")));
+        for _ in 0..PAGES {
+            let page = retry(|| {
+                let mut response = self.get(&url, &[200, 404])?;
+                let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+                let kind = header(header::CONTENT_TYPE).and_then(|kind| kind.split(';').next());
+                if response.status() == 404 || kind != Some(INDEX) {
+                    return Ok(None);
+                }
+                let next = header(header::LINK).and_then(next_page);
+                let next = next.map(|next| self.resolve_url(next)).transpose()?;
+                Ok(Some((self.json::<Index>(response.body_mut())?, next)))
+            })?;
+            let Some((page, next)) = page else { return Ok(None) };
+            found.extend(page.manifests);
+            match next {
+                Some(next) => url = next,
+                None => return Ok(Some(found)),
+            }
+        }
+        Err(Fault::refused(format!("{}: the list of referrers has no end", self.location)).into())
     }
 
     /// The registry must have understood the same bytes.

@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 use super::{Push, Registry, Runtime};
 use crate::fault::exit_code;
+use crate::image::oci::{Descriptor, INDEX, Index, Stored};
+use crate::image::platform::{Platform, architecture};
 use crate::image::{Digest, Image, Layer};
 
 /// An entry of a layer: what it is, its name, and its content or where it links to.
@@ -42,7 +44,7 @@ fn image(layers: &[&[Entry<'_>]]) -> Image {
     let layers: Vec<_> = layers.iter().map(|entries| layer(tar(entries))).collect();
     let diff_ids: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
     let config = serde_json::json!({
-        "architecture": "amd64", "os": "linux",
+        "architecture": architecture(), "os": "linux",
         "config": { "Entrypoint": ["/bin/dojo"], "Cmd": ["serve"], "Env": ["A=b=c"], "User": "1000:1000" },
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
@@ -268,4 +270,29 @@ fn an_absent_layout_is_empty_and_a_broken_one_is_an_error() {
     fs::remove_file(folder.path().join("none/index.json")).unwrap();
     symlink("index.json", folder.path().join("none/index.json")).unwrap();
     assert!(registry.resolve("edge").is_err(), "unreadable is not absent");
+}
+
+#[test]
+fn of_an_index_the_image_for_this_machine_is_unpacked() {
+    let store = Store::new();
+    let [here, other] = ["here", "elsewhere"].map(|text| {
+        let digest = store.push(&image(&[&[(FILE, "bin/dojo", text)]]), text).unwrap();
+        store.registry.stored(&digest).unwrap().descriptor()
+    });
+    let index = |entries: &[(&Descriptor, &str)]| {
+        let manifests = entries.iter().map(|(entry, architecture)| {
+            let platform = Some(Platform::new("linux", architecture, None));
+            Descriptor { platform, ..(*entry).clone() }
+        });
+        let index = Index { manifests: manifests.collect(), ..Index::default() };
+        let bytes = serde_json::to_vec(&index).unwrap();
+        let stored = Stored::new(INDEX, bytes);
+        store.registry.put("index", &stored).unwrap();
+        stored.digest
+    };
+    let into = store.folder.path().join("root");
+    store.registry.unpack(&index(&[(&other, "riscv64"), (&here, architecture())]), &into).unwrap();
+    assert_eq!(read(&into, "bin/dojo"), "here");
+    let refusal = store.registry.unpack(&index(&[(&other, "riscv64")]), &into.join("none")).unwrap_err();
+    assert!(refusal.to_string().contains("linux/riscv64"), "{refusal}");
 }

@@ -10,13 +10,13 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
-use flate2::read::MultiGzDecoder;
 use tar::{Entry, EntryType};
 
-use super::Registry;
+use super::{Found, Registry};
 use crate::fault::Fault;
+use crate::image::Digest;
 use crate::image::hashing::Hashing;
-use crate::image::{Compression, Digest};
+use crate::image::platform::Platform;
 
 /// How the image's program is to be started.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub fn unpack(registry: &Registry, digest: &Digest, into: &Path) -> anyhow::Resu
         let fault = Fault::usage(format!("{}: there are files already", into.display()));
         return Err(fault.help("name a folder that is empty or absent").into());
     }
-    let (manifest, config) = (registry.manifest(digest)?, registry.config(digest)?);
+    let Found { manifest, config, .. } = registry.image(digest, Some(&Platform::here()))?;
     let diff_ids = &config.rootfs.diff_ids;
     if manifest.layers.len() != diff_ids.len() {
         let (layers, ids) = (manifest.layers.len(), diff_ids.len());
@@ -49,14 +49,7 @@ pub fn unpack(registry: &Registry, digest: &Digest, into: &Path) -> anyhow::Resu
     fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
     let folder = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(parent)?;
     for (descriptor, diff_id) in manifest.layers.iter().zip(diff_ids) {
-        let blob = registry.blob(descriptor)?;
-        let layer: Box<dyn Read> = if Compression::Gzip.is_of(&descriptor.media_type) {
-            Box::new(MultiGzDecoder::new(io::BufReader::new(blob)))
-        } else if Compression::Zstd.is_of(&descriptor.media_type) {
-            Box::new(zstd::stream::read::Decoder::new(blob)?)
-        } else {
-            Box::new(io::BufReader::new(blob))
-        };
+        let layer = registry.layer(descriptor)?;
         apply(layer, diff_id, folder.path()).with_context(|| format!("image {digest}"))?;
     }
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;

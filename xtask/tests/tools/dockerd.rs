@@ -1,4 +1,6 @@
-//! Docker's engine, started by hand in a folder of its own and ended by its pid.
+//! Docker's engine, started by hand in a folder of its own and ended by its pid, and dojo in a container of it.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::fs::File;
 use std::path::Path;
@@ -6,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Two engines that start at once meet in the kernel's packet filter.
@@ -81,4 +84,52 @@ impl Drop for Dockerd {
 
 fn socket(folder: &Path) -> String {
     format!("unix://{}", folder.join("docker.sock").display())
+}
+
+const STRICT: [&str; 6] = ["--read-only", "--user", "1000:1000", "--volume", "ledger:/data", "--rm"];
+
+/// `docker run` as Kubernetes runs it; `rest` is the image and the program's arguments.
+pub fn run<'a>(flags: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
+    [&["run"], &STRICT[..], flags, rest].concat()
+}
+
+/// The service, without authentication.
+pub struct Service {
+    pub container: String,
+    address: String,
+}
+
+impl Service {
+    /// A container that answers /healthz.
+    pub fn start(docker: &Dockerd, image: &str) -> Self {
+        let flags = ["--detach", "--publish", "127.0.0.1::8000", "--env", "DOJO_AUTH=none"];
+        let container = docker.docker(&run(&flags, &[image]));
+        let service = Self { address: docker.docker(&["port", &container, "8000/tcp"]), container };
+        for _ in 0..100 {
+            if ureq::get(service.url("/healthz")).call().is_ok() {
+                return service;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("/healthz never answered:\n{}", docker.docker(&["logs", &service.container]));
+    }
+
+    /// The ledger's id and sequence.
+    pub fn ledger(&self) -> String {
+        let version: Value = serde_json::from_str(&self.ask("/version", None)).unwrap();
+        assert!(version["ledger"]["id"].is_string(), "{version}");
+        version["ledger"].to_string()
+    }
+
+    pub fn ask(&self, path: &str, body: Option<&str>) -> String {
+        let answer = match body {
+            Some(body) => ureq::post(self.url(path)).content_type("application/json").send(body),
+            None => ureq::get(self.url(path)).call(),
+        };
+        answer.unwrap().body_mut().read_to_string().unwrap()
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
 }
