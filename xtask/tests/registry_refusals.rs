@@ -243,27 +243,6 @@ fn a_registry_that_lies_is_not_believed() {
 }
 
 #[test]
-fn a_layer_that_the_registry_lost_is_sent_again() {
-    if !tools() {
-        return;
-    }
-    let (registry, project) = (Registry::open(), Project::new());
-    let made = Made::new(&project, 1);
-    let run = || push(&project, &made.path, &registry.repository(NAME), "edge").output().unwrap();
-    succeeded(&["push"], &run());
-    let edge = registry.tag(NAME, "edge").unwrap();
-    let text = fs::read_to_string(registry.blob(NAME, &edge).unwrap()).unwrap();
-    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
-    for part in [&manifest["layers"][1], &manifest["layers"][3], &manifest["config"]] {
-        registry.forget(NAME, part["digest"].as_str().unwrap());
-        assert!(made.is_complete(&registry, NAME, &edge).is_err());
-        succeeded(&["push"], &run());
-        made.is_complete(&registry, NAME, &edge).unwrap();
-    }
-    assert_eq!(registry.tag(NAME, "edge"), Some(edge));
-}
-
-#[test]
 fn a_full_disk_is_said_and_nothing_is_tagged() {
     if !tools() {
         return;

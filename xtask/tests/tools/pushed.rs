@@ -17,7 +17,7 @@ use crate::project::Project;
 pub struct Made {
     pub path: PathBuf,
     pub revision: String,
-    diff_ids: Vec<String>,
+    pub diff_ids: Vec<String>,
 }
 
 impl Made {
