@@ -192,7 +192,7 @@ pub enum Compression {
     /// Pulled by everything
     #[default]
     Gzip,
-    /// Half the work, and smaller; docker before 23 cannot pull it
+    /// Less work to push; docker before 23 cannot pull it
     Zstd,
 }
 

@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 use crate::archive;
 use crate::builder::{self, Builder, Recipe};
 use crate::duckdb;
+use crate::fault::Fault;
 use crate::image::{Compression, sha_tag};
 use crate::pipeline::Pipeline;
 use crate::registry::{self, CacheFrom};
@@ -61,7 +62,9 @@ pub struct Build {
 /// Send a built image to the registry, under the tag of its commit.
 ///
 /// Only what the registry does not have is sent; after a failure, run it again. A version or `sha-…` tag never moves to
-/// another digest, and an image of uncommitted changes gets neither.
+/// another digest, and an image of uncommitted changes gets neither; all other tags go where they are told. What such a
+/// tag names already, and an OCI layout whose layers are compressed, is pushed as it is, whatever --compression says: to
+/// give an image a further name without making it anew, use `image retag`.
 ///
 /// Examples:
 ///   cargo xtask image push
@@ -131,7 +134,11 @@ fn push(args: &Push, root: &Path) -> anyhow::Result<()> {
     let registry = args.at.registry(root)?;
     let mut tags = args.tags.clone();
     if tags.is_empty() {
-        tags.push(sha_tag(&image.labels()?.revision));
+        let revision = image.told()?.revision;
+        tags.push(sha_tag(&revision.ok_or_else(|| {
+            Fault::usage("the image names no commit, so it has no tag of its own")
+                .help("name one: --tag NAME")
+        })?));
     }
     let compression = match (args.compression, &args.at.repository) {
         (Some(compression), _) => compression,

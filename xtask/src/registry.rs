@@ -225,7 +225,13 @@ impl Registry {
     fn put(&self, tag: &str, stored: &Stored) -> anyhow::Result<bool> {
         check_tag(tag)?;
         match self {
-            Self::Layout(layout) => layout.put(tag, stored).map(|()| true),
+            Self::Layout(layout) => {
+                let complete = layout.holds_all_of(stored)?;
+                if complete {
+                    layout.put(tag, stored)?;
+                }
+                Ok(complete)
+            }
             Self::Remote(remote) => remote.put(tag, stored),
         }
     }

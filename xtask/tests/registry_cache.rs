@@ -133,3 +133,20 @@ fn a_layer_that_the_registry_lost_is_sent_again() {
     }
     assert_eq!(registry.tag(NAME, "edge"), Some(edge));
 }
+
+#[test]
+fn a_version_whose_layers_were_lost_is_made_whole_by_the_same_push() {
+    let project = Project::built();
+    let push = ["image", "push", "--repository", "oci:registry", "--tag", "v0.1.0", "--tag", "edge", "--json"];
+    let first = project.json(&push);
+    let digest = first["digest"].as_str().unwrap();
+    let inspected = project.json(&["image", "inspect", "v0.1.0", "--json"]);
+    let layer = inspected["layers"][0]["digest"].as_str().unwrap().replace(':', "/");
+    std::fs::remove_file(project.path("registry/blobs").join(layer)).unwrap();
+    let said = project.fails(3, &["image", "retag", "v0.1.0", "v0.2.0"]);
+    assert!(said.contains("misses a part") && said.contains("push the image again"), "{said}");
+    let again = project.json(&push);
+    assert_eq!(again["digest"], digest);
+    assert_ne!(again["bytes_sent"], 0);
+    project.ok(&["image", "retag", "v0.1.0", "v0.2.0"]);
+}

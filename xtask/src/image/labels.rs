@@ -96,8 +96,18 @@ impl Labels {
         if told(self) == told(tree) {
             return Ok(());
         }
-        Err(Fault::refused(format!("the built image says {:?}, the work tree {:?}", told(self), told(tree)))
-            .help("untracked files are invisible to nix: git add them"))
+        if self.revision != tree.revision {
+            let message =
+                format!("the image was built from {}, and {} is checked out", self.revision, tree.revision);
+            return Err(Fault::refused(message)
+                .help("build it again, or check that commit out; untracked files are invisible to nix"));
+        }
+        let tell = |labels: &Self| {
+            let Schema { current, oldest_binary } = labels.schema;
+            format!("version {}, schema {current}, oldest binary {oldest_binary}", labels.version)
+        };
+        Err(Fault::refused(format!("the image says {}, and the work tree {}", tell(self), tell(tree)))
+            .help("build it again"))
     }
 
     /// The labels as an image config carries them.

@@ -13,7 +13,8 @@ use crate::registry::Progress;
 
 /// Load an image into docker, or podman where there is no docker: what was built, or one of the registry.
 ///
-/// It gets the pipeline's name for it, with the tag that was asked for or else that of its commit.
+/// It gets the pipeline's name for it, with the tag that was asked for or else that of its commit; an image that names no
+/// commit gets no name.
 ///
 /// Examples:
 ///   cargo xtask image load                      (what `image build` made)

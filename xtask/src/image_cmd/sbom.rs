@@ -17,7 +17,7 @@ use crate::sbom::MEDIA_TYPE;
 /// Print an image's bill of materials (SBOM), a CycloneDX document.
 ///
 /// Of an image in the registry it is the one that `ci publish` attached. Of what `image build` made, it is made now: by
-/// cargo, for the commit that is checked out.
+/// cargo, as long as the commit that it was built from is checked out.
 ///
 /// Examples:
 ///   cargo xtask image sbom                      (what `image build` made)

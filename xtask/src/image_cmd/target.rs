@@ -76,6 +76,9 @@ fn password() -> anyhow::Result<String> {
     let read = std::io::stdin().take(PASSWORD_LIMIT).read_to_string(&mut text);
     // What was read must not be shown, not even by an error.
     read.map_err(|error| Fault::usage(format!("the password on stdin cannot be read: {}", error.kind())))?;
+    if text.len() as u64 >= PASSWORD_LIMIT {
+        return Err(Fault::usage("what came on stdin is too long for a password").into());
+    }
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.is_empty() {
         let fault = Fault::usage("no password came on stdin");

@@ -147,7 +147,9 @@ impl Http {
                     let help = "nothing was sent; SSL_CERT_FILE may name the authorities to trust";
                     return Fault::usage(message).help(help).into();
                 }
-                Fault::remote(message).help("run the same command again").into()
+                Fault::remote(message)
+                    .help("run the same command again; is the address right? plain HTTP needs --insecure")
+                    .into()
             }
         })
     }
@@ -241,8 +243,10 @@ impl Http {
             401 | 403 if !limited => Fault::usage(message).help(self.auth.advice()).into(),
             403 | 408 | 429 | 500.. => {
                 let pause = pause(response.headers(), said.as_deref());
-                let when =
-                    pause.map_or_else(|| "in a while".to_owned(), |p| format!("in {} s", p.as_secs() + 1));
+                let when = pause.map_or_else(
+                    || "in a while".to_owned(),
+                    |p| format!("in {} s", p.as_secs().saturating_add(1)),
+                );
                 let fault = Fault::remote(message).help(format!("run the same command again {when}"));
                 Passing { fault, pause }.into()
             }

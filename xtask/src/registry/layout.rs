@@ -16,7 +16,7 @@ use tempfile::NamedTempFile;
 use super::referrers;
 use crate::fault::Fault;
 use crate::image::hashing::Hashing;
-use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, Index, LAYOUT, REF_NAME, Stored, media_type};
+use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, Document, Index, LAYOUT, REF_NAME, Stored, media_type};
 use crate::image::{Digest, may_name};
 
 /// How unfinished files are called, and after what time they can only be a killed process's.
@@ -95,6 +95,19 @@ impl Layout {
 
     pub fn put_blob(&self, digest: &Digest, file: NamedTempFile) -> anyhow::Result<()> {
         self.finish(file, &self.blob_path(digest))
+    }
+
+    /// Whether everything is here that a manifest names.
+    pub fn holds_all_of(&self, stored: &Stored) -> anyhow::Result<bool> {
+        let document = Document::parse(&stored.bytes).map_err(|error| {
+            Fault::refused(format!("the manifest {} is malformed: {error}", stored.digest))
+        })?;
+        Ok(match document {
+            Document::Manifest(manifest) => {
+                manifest.layers.iter().chain([&manifest.config]).all(|blob| self.has_blob(blob))
+            }
+            Document::Index(index) => index.manifests.iter().all(|entry| self.has_blob(entry)),
+        })
     }
 
     /// Puts a manifest there without a name of its own.

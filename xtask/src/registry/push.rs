@@ -85,13 +85,19 @@ pub fn push(
     if let Some(finished) = &image.finished {
         return as_it_is(registry, finished, how.tags, progress);
     }
+    let mut known = Known::read(registry, &how.cache_from, how.compression)?;
     if let Some(held) = held(registry, image, how.tags)? {
         let Document::Manifest(manifest) = Document::parse(&held.bytes)? else { return Err(odd(registry)) };
-        name(registry, &held, how.tags)?;
-        let bytes_skipped = manifest.layers.iter().chain([&manifest.config]).map(|blob| blob.size).sum();
-        return Ok(Pushed { digest: held.digest, bytes_sent: 0, bytes_skipped });
+        let blobs: Vec<_> = manifest.layers.iter().chain([&manifest.config]).collect();
+        let there = side_by_side(&blobs, progress, |blob, _| registry.has_blob(blob))?;
+        if there.iter().all(|there| *there) && name(registry, &held, how.tags)? {
+            let bytes_skipped = blobs.iter().map(|blob| blob.size).sum();
+            return Ok(Pushed { digest: held.digest, bytes_sent: 0, bytes_skipped });
+        }
+        // Its layers were lost: whatever else names them is not believed either.
+        known.doubt(HashMap::new());
     }
-    compressed(registry, image, how, progress)
+    compressed(registry, image, how, known, progress)
 }
 
 /// What a version or `sha-…` tag names already, if that is this very image; another one is refused.
@@ -119,9 +125,9 @@ fn compressed(
     registry: &Registry,
     image: &Image,
     how: &Push<'_>,
+    mut known: Known,
     progress: &dyn Fn(Progress),
 ) -> anyhow::Result<Pushed> {
-    let mut known = Known::read(registry, &how.cache_from, how.compression)?;
     let mut unique: Vec<&Layer> = Vec::new();
     for layer in &image.layers {
         if !unique.iter().any(|other| other.diff_id == layer.diff_id) {

@@ -145,6 +145,12 @@ impl Registry {
 
     /// A config, into memory.
     pub(super) fn document_blob(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
+        if descriptor.size > DOCUMENT_LIMIT {
+            let (digest, size) = (&descriptor.digest, descriptor.size);
+            return Err(
+                Fault::refused(format!("{self}: {digest} is no document: it has {size} bytes")).into()
+            );
+        }
         let mut bytes = Vec::new();
         self.blob(descriptor)?.take(DOCUMENT_LIMIT).read_to_end(&mut bytes)?;
         Ok(bytes)
