@@ -91,7 +91,10 @@ fn runs_as_nobody_in_particular(docker: &Dockerd, project: &Project) {
     assert_eq!(config["Env"], json!(["DOJO_DB_PATH=/data/ledger.duckdb", "DOJO_ENV=production"]));
 
     let shell = |script: &str| {
-        docker.docker(&strictly(&["--entrypoint", "/bin/sh"], &[&image, "-c", &format!("{script} 2>&1")]))
+        docker.docker(&strictly(
+            &["--entrypoint", "/bin/sh"],
+            &[&image, "-c", &format!("{{ {script}; }} 2>&1")],
+        ))
     };
     assert_eq!(
         shell("id -u; pwd; stat -c '%u:%g' /app /data /tmp"),
