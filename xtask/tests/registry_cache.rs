@@ -142,7 +142,7 @@ fn a_version_whose_layers_were_lost_is_made_whole_by_the_same_push() {
     let digest = first["digest"].as_str().unwrap();
     let inspected = project.json(&["image", "inspect", "v0.1.0", "--json"]);
     let layer = inspected["layers"][0]["digest"].as_str().unwrap().replace(':', "/");
-    std::fs::remove_file(project.path("registry/blobs").join(layer)).unwrap();
+    fs::remove_file(project.path("registry/blobs").join(layer)).unwrap();
     let said = project.fails(3, &["image", "retag", "v0.1.0", "v0.2.0"]);
     assert!(said.contains("misses a part") && said.contains("push the image again"), "{said}");
     let again = project.json(&push);
