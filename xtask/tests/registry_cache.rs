@@ -137,7 +137,8 @@ fn a_layer_that_the_registry_lost_is_sent_again() {
 #[test]
 fn a_version_whose_layers_were_lost_is_made_whole_by_the_same_push() {
     let project = Project::built();
-    let push = ["image", "push", "--repository", "oci:registry", "--tag", "v0.1.0", "--tag", "edge", "--json"];
+    let push =
+        ["image", "push", "--repository", "oci:registry", "--tag", "v0.1.0", "--tag", "edge", "--json"];
     let first = project.json(&push);
     let digest = first["digest"].as_str().unwrap();
     let inspected = project.json(&["image", "inspect", "v0.1.0", "--json"]);
