@@ -99,11 +99,14 @@ impl Registry {
         let stored = Stored::new(MANIFEST, bytes);
         match self {
             Self::Layout(layout) => layout.attach(entry, &stored.bytes)?,
-            Self::Remote(remote) => {
-                if !remote.put_referrer(&stored)? {
-                    keep(remote, subject, &entry)?;
+            Self::Remote(remote) => match remote.put_referrer(&stored)? {
+                Some(true) => {}
+                Some(false) => keep(remote, subject, &entry)?,
+                None => {
+                    let message = format!("{remote} does not find the file of {} yet", stored.digest);
+                    return Err(Fault::remote(message).help("run the same command again").into());
                 }
-            }
+            },
         }
         Ok(stored.digest)
     }
@@ -180,7 +183,12 @@ fn keep(remote: &Remote, subject: &Digest, entry: &Descriptor) -> anyhow::Result
         }
         list.manifests.push(entry.clone());
         let bytes = serde_json::to_vec(&list)?;
-        remote.put(&tag, &Stored::new(INDEX, bytes))?;
+        if !remote.put(&tag, &Stored::new(INDEX, bytes))? {
+            let message = format!("{remote}: {tag} lists something that is gone, and cannot be added to");
+            return Err(Fault::refused(message)
+                .help("delete that tag and run the same command again; what else is attached must be attached again")
+                .into());
+        }
     }
     let message = format!("{remote}: {tag} was replaced by somebody else {TRIES} times");
     Err(Fault::race(message).help("run the same command again").into())
