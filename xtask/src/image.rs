@@ -216,7 +216,8 @@ impl Compression {
 
 /// The tag under which CI pushes a commit's image: `sha-` and the commit's first 12 hex digits (spec 5.2).
 pub fn sha_tag(commit: &str) -> String {
-    format!("sha-{}", commit.get(..12).unwrap_or(commit))
+    let dirty = if commit.ends_with(DIRTY) { DIRTY } else { "" };
+    format!("sha-{}{dirty}", commit.get(..12).unwrap_or(commit))
 }
 
 /// The mark of an image that was built from a work tree with uncommitted changes.
@@ -242,7 +243,8 @@ pub fn may_name(tag: &str, held: Option<&Digest>, digest: &Digest) -> Result<(),
 /// built from uncommitted changes gets no fixed tag at all. An image that names no revision cannot be held against it.
 pub fn may_carry(revision: Option<&str>, tag: &str) -> Result<(), Fault> {
     let Some(revision) = revision else { return Ok(()) };
-    if revision.ends_with(DIRTY) && is_fixed(tag) {
+    // nix says no more than this where it does not know the commit below.
+    if (revision.ends_with(DIRTY) || revision == "dirty") && is_fixed(tag) {
         return Err(Fault::refused(format!("{tag}: the image was built from uncommitted changes"))
             .help("commit them and build again, or push it under a tag that may move"));
     }
@@ -280,7 +282,7 @@ mod tests {
         may_carry(None, "sha-ffffffffffff").unwrap();
         let dirty = format!("{commit}{DIRTY}");
         may_carry(Some(&dirty), "edge").unwrap();
-        for fixed in ["sha-0123456789ab", "v0.1.0"] {
+        for fixed in ["sha-0123456789ab", "sha-0123456789ab-dirty", "v0.1.0"] {
             assert!(may_carry(Some(&dirty), fixed).unwrap_err().to_string().contains("uncommitted"));
         }
     }

@@ -116,7 +116,7 @@ impl Registry {
                 already.push(tag.clone());
             }
         }
-        for tag in tags.iter().filter(|tag| !already.contains(tag)) {
+        for tag in fixed_first(tags).filter(|tag| !already.contains(tag)) {
             if !self.put(tag, &stored)? {
                 let fault = Fault::refused(format!("{self} misses a part of {digest}"));
                 return Err(fault.help("push the image again").into());
@@ -159,6 +159,11 @@ impl Registry {
             Self::Layout(layout) => Ok(layout.has_blob(descriptor)),
             Self::Remote(remote) => remote.has_blob(descriptor),
         }
+    }
+
+    /// Whether both are repositories of one registry.
+    pub fn same_host(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Remote(one), Self::Remote(other)) if one.same_host(other))
     }
 
     /// The name of the repository that blobs can be mounted from, if both are on one host.
@@ -232,6 +237,11 @@ impl Registry {
             Self::Remote(remote) => remote.put(stored.digest.as_str(), stored),
         }
     }
+}
+
+/// Tags that may move come last: a fixed one that is refused or lost to another push leaves them where they are.
+fn fixed_first(tags: &[String]) -> impl Iterator<Item = &String> {
+    tags.iter().filter(|tag| is_fixed(tag)).chain(tags.iter().filter(|tag| !is_fixed(tag)))
 }
 
 impl std::fmt::Display for Registry {

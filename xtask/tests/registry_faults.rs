@@ -32,7 +32,7 @@ use pushed::Made;
 use server::Answer;
 
 const NAME: &str = "team/dojo";
-const LANES: u64 = 4;
+const LANES: u64 = 6;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().unwrap())
@@ -163,14 +163,14 @@ fn seed() -> u64 {
 #[test]
 fn an_open_registry_that_fails_by_chance_names_nothing_wrong() {
     if tools::need("docker-registry", "docker-registry") {
-        play(&Registry::open(), false, rounds(8));
+        play(&Registry::open(), false, rounds(6));
     }
 }
 
 #[test]
 fn a_registry_with_a_password_that_fails_by_chance_names_nothing_wrong() {
     if tools::need("docker-registry", "docker-registry") {
-        play(&Registry::with_password(), true, rounds(8));
+        play(&Registry::with_password(), true, rounds(6));
     }
 }
 
@@ -178,7 +178,7 @@ fn a_registry_with_a_password_that_fails_by_chance_names_nothing_wrong() {
 fn tokens_that_run_out_under_way_name_nothing_wrong() {
     if tools::need("docker-registry", "docker-registry") && tools::need("openssl", "openssl") {
         let tokens = Tokens { lifetime: 2, push: true, stumbles: 4 };
-        play(&Registry::with_tokens_of(tokens), true, rounds(8));
+        play(&Registry::with_tokens_of(tokens), true, rounds(6));
     }
 }
 
@@ -188,7 +188,7 @@ fn one_failure_at_any_request_is_survived() {
     if !tools::need("docker-registry", "docker-registry") {
         return;
     }
-    let (registry, seed, tries) = (Registry::open(), seed(), rounds(32));
+    let (registry, seed, tries) = (Registry::open(), seed(), rounds(24));
     let survive = |lane: u64| {
         let (project, name) = (Project::new(), format!("team/dojo-{lane}"));
         for number in (lane..tries).step_by(LANES as usize) {

@@ -90,6 +90,7 @@ impl Archive {
     /// A config or manifest, into memory.
     fn blob(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
         let name = blob_name(&descriptor.digest);
+        self.sized(descriptor)?;
         let bytes = self.bytes(&name)?;
         self.verify(&name, &bytes, &descriptor.digest)?;
         Ok(bytes)

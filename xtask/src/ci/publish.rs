@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::archive;
 use crate::builder::{self, Builder, Recipe};
 use crate::duckdb;
-use crate::fault::{self, Fault, Kind};
+use crate::fault::Fault;
 use crate::git::Git;
 use crate::image::{Digest, Image, Labels, sha_tag};
 use crate::pipeline::Pipeline;
@@ -212,11 +212,11 @@ fn name_version(registry: &Registry, digest: &Digest, version: &Version, names: 
 /// The labels of what a tag names; `None` without the tag, and for an image that this tool did not build.
 fn labels(registry: &Registry, tag: &str) -> Result<Option<Labels>> {
     let Some(digest) = registry.resolve(tag)? else { return Ok(None) };
-    match registry.labels(&digest) {
-        Ok(labels) => Ok(Some(labels)),
-        Err(error) if fault::exit_code(&error) == Kind::Refused as u8 => Ok(None),
-        Err(error) => Err(error),
+    // What cannot be read is no reason to move a name backwards: only an image that says nothing of itself is foreign.
+    if registry.config(&digest)?.labels().is_err() {
+        return Ok(None);
     }
+    registry.labels(&digest).map(Some)
 }
 
 fn tell(args: &Args, pipeline: &Pipeline, digest: &Digest, bill: &Digest, names: &Names) {

@@ -40,6 +40,7 @@ pub const DOCUMENT_LIMIT: u64 = 4 << 20;
 pub struct Descriptor {
     pub media_type: String,
     pub digest: Digest,
+    #[serde(deserialize_with = "possible")]
     pub size: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -47,6 +48,17 @@ pub struct Descriptor {
     pub platform: Option<Platform>,
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// No blob is larger than this, and sums of as many as a manifest can name do not overflow.
+const LARGEST: u64 = 1 << 44;
+
+fn possible<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let size = u64::deserialize(deserializer)?;
+    if size <= LARGEST {
+        return Ok(size);
+    }
+    Err(serde::de::Error::custom(format!("a size of {size} bytes")))
 }
 
 impl Descriptor {

@@ -34,7 +34,7 @@ const PASSWORD_LIMIT: u64 = 64 << 10;
 impl Where {
     pub fn registry(&self, root: &Path) -> anyhow::Result<Registry> {
         match &self.repository {
-            Some(location) => self.open(location),
+            Some(location) => self.open(location, &self.options()?),
             None => {
                 let location = Pipeline::load(root)?.registry().to_owned();
                 Registry::open_with(&location, root, &self.options()?)
@@ -44,26 +44,21 @@ impl Where {
 
     /// Another repository; a login that was typed is for the first one's host alone.
     pub fn beside(&self, location: &str, root: &Path) -> anyhow::Result<Registry> {
-        let host = |location: &str| location.split('/').next().map(str::to_owned);
-        let own = match &self.repository {
-            Some(own) => own.clone(),
-            None => Pipeline::load(root)?.registry().to_owned(),
-        };
-        if host(&own) == host(location) {
-            self.open(location)
-        } else {
-            Registry::open(location, Path::new(""))
+        let stranger = self.open(location, &Options { insecure: self.insecure, login: None })?;
+        if self.registry(root)?.same_host(&stranger) {
+            return self.open(location, &self.options()?);
         }
+        Ok(stranger)
     }
 
     /// What is typed is relative to where it is typed.
-    fn open(&self, location: &str) -> anyhow::Result<Registry> {
+    fn open(&self, location: &str, options: &Options) -> anyhow::Result<Registry> {
         if location.starts_with("http://") && !self.insecure {
             let shown = location.rsplit('@').next().unwrap_or(location);
             let fault = Fault::usage(format!("{shown}: plain HTTP is spoken only with --insecure"));
             return Err(fault.help("write HOST[:PORT]/NAME; a loopback host needs neither").into());
         }
-        Registry::open_with(location, Path::new(""), &self.options()?)
+        Registry::open_with(location, Path::new(""), options)
     }
 
     fn options(&self) -> anyhow::Result<Options> {

@@ -197,7 +197,11 @@ impl Auth {
         match &search.found {
             Some(found) => format!("sent the credentials of {}: do they allow this?", found.who()),
             None => {
-                format!("found no credentials ({}): use docker login {}", search.looked.join("; "), self.host)
+                format!(
+                    "found no credentials ({}): use docker login {}, or --username and --password-stdin where the command takes them",
+                    search.looked.join("; "),
+                    self.host
+                )
             }
         }
     }
@@ -205,8 +209,11 @@ impl Auth {
     /// Strikes every secret out of what a server said.
     pub fn scrub(&self, text: &str) -> String {
         let granted = self.granted();
-        let found = self.search.get().and_then(|search| search.found.as_ref()).map(|found| &found.secret);
-        let secrets = granted.secrets.iter().chain(found).filter(|secret| !secret.is_empty());
+        let found = self.search.get().and_then(|search| search.found.as_ref());
+        // As it is sent, too: a server may repeat what it does not grant.
+        let sent = found.and_then(Credentials::basic).map(|basic| basic["Basic ".len()..].to_owned());
+        let secrets = granted.secrets.iter().chain(found.map(|found| &found.secret)).chain(&sent);
+        let secrets = secrets.filter(|secret| !secret.is_empty());
         secrets.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
     }
 

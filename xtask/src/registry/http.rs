@@ -12,7 +12,7 @@ use ureq::{Agent, AsSendBody, Body, ResponseExt as _, SendBody};
 
 use super::auth::{Access, Auth, Challenge, Credentials, Login};
 use super::compress::cause;
-use super::retry::{Passing, is_rate_limit, pause, said};
+use super::retry::{Passing, is_rate_limit, pause, said, shown};
 use crate::fault::Fault;
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -232,7 +232,7 @@ impl Http {
     /// What a status means to the caller.
     pub fn refusal(&self, method: &Method, url: &str, mut response: Response<Body>) -> anyhow::Error {
         let body = response.body_mut().with_config().limit(64 << 10).read_to_vec().unwrap_or_default();
-        let said = said(&body).map(|said| self.auth.scrub(&said));
+        let said = said(&body).map(|said| shown(&self.auth.scrub(&said)));
         let status = response.status();
         let told = said.as_ref().map_or_else(String::new, |said| format!(": {said}"));
         let message = format!("{method} {}: {status}{told}", plain(url));
@@ -268,7 +268,9 @@ fn plain(url: &str) -> &str {
 
 fn same_origin(origin: &str, url: &Uri) -> bool {
     let Ok(origin) = origin.parse::<Uri>() else { return false };
-    origin.scheme() == url.scheme() && origin.host() == url.host() && origin.port_u16() == url.port_u16()
+    let port = |url: &Uri| url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
+    let host = |url: &Uri| url.host().map(str::to_lowercase);
+    origin.scheme() == url.scheme() && host(&origin) == host(url) && port(&origin) == port(url)
 }
 
 fn is_fault(error: &io::Error) -> bool {

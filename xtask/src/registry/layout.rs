@@ -67,7 +67,11 @@ impl Layout {
         let file = File::open(&path).map_err(|error| self.damaged(&path, error))?;
         let mut hashing = Hashing::new(&file);
         io::copy(&mut hashing, &mut io::sink()).map_err(|error| self.damaged(&path, error))?;
-        let found = hashing.digest();
+        let (_, found, length) = hashing.finish();
+        if length != descriptor.size {
+            let why = format!("it has {length} bytes, and its manifest says {}", descriptor.size);
+            return Err(self.damaged(&path, why).into());
+        }
         if found != descriptor.digest {
             return Err(self.damaged(&path, format!("its content has the digest {found}")).into());
         }

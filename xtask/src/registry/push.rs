@@ -13,7 +13,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::compress::compress;
-use super::{Registry, check_tag, read};
+use super::{Registry, check_tag, fixed_first, read};
 use crate::fault::Fault;
 use crate::image::oci::{CONFIG, Descriptor, Document, MANIFEST, Manifest, Stored};
 use crate::image::{Blob, Compression, Digest, Finished, Image, Layer, is_fixed, may_carry, may_name};
@@ -101,7 +101,8 @@ fn held(registry: &Registry, image: &Image, tags: &[String]) -> anyhow::Result<O
         let Some(stored) = registry.by_tag(tag)? else { continue };
         let id = image.id();
         let found = Document::parse(&stored.bytes).ok();
-        if !matches!(found, Some(Document::Manifest(manifest)) if manifest.config.digest == id) {
+        let other = same.as_ref().is_some_and(|same: &Stored| same.digest != stored.digest);
+        if other || !matches!(found, Some(Document::Manifest(manifest)) if manifest.config.digest == id) {
             let (repository, held) = (registry, &stored.digest);
             let message =
                 format!("{repository}: {tag} names {held} already, and never moves: not to image {id}");
@@ -193,9 +194,9 @@ fn as_it_is(
     Err(odd(registry))
 }
 
-/// Lets all tags name the manifest. `false`, with no tag set, if the registry misses a blob that it names.
+/// Lets all tags name the manifest. `false` if the registry misses a blob that it names.
 fn name(registry: &Registry, manifest: &Stored, tags: &[String]) -> anyhow::Result<bool> {
-    for tag in tags {
+    for tag in fixed_first(tags) {
         if !registry.put(tag, manifest)? {
             return Ok(false);
         }

@@ -152,7 +152,8 @@ impl Registry {
 
     pub(super) fn absent(&self, reference: &str) -> Fault {
         let fault = Fault::refused(format!("{self} has no image {reference}"));
-        let tags = nearby(reference, self.tags().unwrap_or_default());
+        let Ok(tags) = self.tags() else { return fault.help("and its tags cannot be listed") };
+        let tags = nearby(reference, tags);
         let shown = tags.iter().take(NEARBY).cloned().collect::<Vec<_>>().join(", ");
         fault.help(match tags.len() {
             0 => "it has no tags".to_owned(),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,9 @@ const EMPTY_CONTENT: &[u8] = b"{}";
 const TITLE: &str = "org.opencontainers.image.title";
 const CREATED: &str = "org.opencontainers.image.created";
 /// How often an entry is put into a list that other writers change.
-const TRIES: usize = 5;
+const TRIES: u32 = 5;
+/// Longer with each try; a registry may answer with an older list for a moment.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A file to attach. The same fields give the same digest.
 #[derive(Clone, Copy, Debug)]
@@ -168,7 +171,8 @@ fn index(stored: &Stored) -> Option<Index> {
 /// does not have it. No lock could prevent that; whoever misses an entry puts it in again.
 fn keep(remote: &Remote, subject: &Digest, entry: &Descriptor) -> anyhow::Result<()> {
     let tag = list_tag(subject);
-    for _ in 0..TRIES {
+    for tried in 0..TRIES {
+        std::thread::sleep(PAUSE * tried);
         let mut list = match kept(remote, subject)? {
             None => Index::default(),
             Some(stored) => index(&stored).ok_or_else(|| {
@@ -184,10 +188,10 @@ fn keep(remote: &Remote, subject: &Digest, entry: &Descriptor) -> anyhow::Result
         list.manifests.push(entry.clone());
         let bytes = serde_json::to_vec(&list)?;
         if !remote.put(&tag, &Stored::new(INDEX, bytes))? {
-            let message = format!("{remote}: {tag} lists something that is gone, and cannot be added to");
-            return Err(Fault::refused(message)
-                .help("delete that tag and run the same command again; what else is attached must be attached again")
-                .into());
+            let message = format!("{remote} does not see an artifact that it took");
+            let help =
+                format!("run the same command again; if it stays so, delete {tag}: what it lists is gone");
+            return Err(Fault::remote(message).help(help).into());
         }
     }
     let message = format!("{remote}: {tag} was replaced by somebody else {TRIES} times");

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::net::IpAddr;
 
 use anyhow::Context as _;
@@ -22,6 +22,8 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// Far more tags than a page each can hold: whoever sends more pages than this goes in circles.
 const PAGES: usize = 1000;
+const HEAD_ANSWERS: &[u16] = &[200, 403, 404, 405];
+const BUFFER: usize = 64 << 10;
 
 #[derive(Debug)]
 pub struct Remote {
@@ -55,7 +57,7 @@ impl Remote {
 
     /// Prepares for [`Self::mount`] from another repository, and gives its name; `None` if it is on another host.
     pub fn mounts_from<'a>(&self, other: &'a Self) -> Option<&'a str> {
-        if self.http.origin != other.http.origin || self.name == other.name {
+        if !self.same_host(other) || self.name == other.name {
             return None;
         }
         self.http.mount_from(&other.name);
@@ -77,7 +79,7 @@ impl Remote {
             let (page, next) = retry(|| {
                 let mut response = self.get(&url, &[200, 404])?;
                 if response.status() == 404 {
-                    self.plainly_absent(&response)?;
+                    self.plainly_absent(&mut response)?;
                     return Ok((Page { tags: None }, None));
                 }
                 let next = response.headers().get(header::LINK).and_then(|link| link.to_str().ok());
@@ -99,7 +101,7 @@ impl Remote {
         retry(|| {
             let mut response = self.get(&url, &[200, 404])?;
             if response.status() == 404 {
-                self.plainly_absent(&response)?;
+                self.plainly_absent(&mut response)?;
                 return Ok(None);
             }
             let media_type = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -122,16 +124,25 @@ impl Remote {
 
     /// Whether the blob is here. Who may not ask is told that it is not: the upload shows whether that is so.
     pub fn has_blob(&self, descriptor: &Descriptor) -> anyhow::Result<bool> {
+        let request = self.head(descriptor);
+        Ok(retry(|| self.http.send(&request, HEAD_ANSWERS))?.status() == 200)
+    }
+
+    fn head(&self, descriptor: &Descriptor) -> Request<'_> {
         let url = self.url(&format!("blobs/{}", descriptor.digest));
-        let request = self.request(Method::HEAD, url, Access::Push, Content::None);
-        Ok(retry(|| self.http.send(&request, &[200, 403, 404, 405]))?.status() == 200)
+        self.request(Method::HEAD, url, Access::Push, Content::None)
+    }
+
+    pub fn same_host(&self, other: &Self) -> bool {
+        self.http.origin == other.http.origin
     }
 
     /// Takes a blob over from another repository of this registry, which may answer that it wants an upload after all.
     pub fn mount(&self, descriptor: &Descriptor, from: &str) -> anyhow::Result<bool> {
         let url = self.url(&format!("blobs/uploads/?mount={}&from={from}", descriptor.digest));
         let request = self.request(Method::POST, url, Access::Push, Content::Bytes(b""));
-        Ok(retry(|| self.http.send(&request, &[201, 202]))?.status() == 201)
+        // A refusal is no reason to give up what can be sent as well.
+        Ok(retry(|| self.http.send(&request, &[201, 202, 401, 403, 404, 405]))?.status() == 201)
     }
 
     /// A blob, verified, in a temporary file.
@@ -141,8 +152,24 @@ impl Remote {
             let body = self.get(&url, &[200])?.into_body().into_reader().take(descriptor.size + 1);
             let mut file = tempfile::tempfile().context("a temporary file for a blob")?;
             let mut hashing = Hashing::new(body);
-            io::copy(&mut hashing, &mut file).map_err(|error| self.broken_off(&error))?;
+            let mut buffer = vec![0; BUFFER];
+            let mut length = 0;
+            loop {
+                let read = hashing.read(&mut buffer).map_err(|error| self.broken_off(&error))?;
+                if read == 0 {
+                    break;
+                }
+                file.write_all(&buffer[..read])
+                    .context("writing a blob to a temporary file (TMPDIR says where)")?;
+                length += read as u64;
+            }
             let found = hashing.digest();
+            if found == descriptor.digest && length != descriptor.size {
+                let (location, digest, size) = (&self.location, &found, descriptor.size);
+                let message =
+                    format!("{location}: blob {digest} has {length} bytes, and its manifest says {size}");
+                return Err(Fault::refused(message).help("the registry's content is damaged").into());
+            }
             if found != descriptor.digest {
                 let message = format!("{}: blob {} arrived as {found}", self.location, descriptor.digest);
                 return Err(Fault::refused(message).help("the registry's content is damaged").into());
@@ -163,7 +190,7 @@ impl Remote {
         let tried = Cell::new(false);
         retry(|| {
             // The answer may have been lost after the work was done.
-            if tried.replace(true) && self.has_blob(descriptor)? {
+            if tried.replace(true) && self.http.send(&self.head(descriptor), HEAD_ANSWERS)?.status() == 200 {
                 return Ok(());
             }
             let start =
@@ -213,7 +240,14 @@ impl Remote {
         let url = self.url(&format!("manifests/{reference}"));
         let mut request = self.request(Method::PUT, url, Access::Push, Content::Bytes(&stored.bytes));
         request.headers.push((header::CONTENT_TYPE, stored.media_type.clone()));
-        let response = retry(|| self.http.send(&request, &[201, 400, 404]))?;
+        let tried = Cell::new(false);
+        let response = retry(|| {
+            // Another push may have named it in the pause, or this one before its answer was lost.
+            if tried.replace(true) {
+                self.was_not_overtaken(reference, &stored.digest)?;
+            }
+            self.http.send(&request, &[201, 400, 404])
+        })?;
         if response.status() == 201 {
             self.same_digest(&response, &stored.digest)?;
             return Ok(Some(response));
@@ -286,12 +320,19 @@ impl Remote {
     }
 
     /// A 404 counts as "there is none" only from a registry: a proxy's page or a wrong host is an error.
-    fn plainly_absent(&self, response: &Response<Body>) -> anyhow::Result<()> {
+    fn plainly_absent(&self, response: &mut Response<Body>) -> anyhow::Result<()> {
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if kind.is_some_and(|kind| kind.starts_with("text/html")) {
             return Err(self.odd("a web page").into());
         }
-        Ok(())
+        let bytes = response.body_mut().with_config().limit(DOCUMENT_LIMIT).read_to_vec();
+        let bytes = bytes.map_err(|error| self.broken_off(&error))?;
+        if bytes.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok() {
+            return Ok(());
+        }
+        // What stands before a registry that is starting says so, and not that there is no such tag.
+        let message = format!("{}: a 404 that is not a registry's", self.location);
+        Err(Fault::remote(message).help("is it starting, or is the address wrong?").into())
     }
 
     fn get(&self, url: &str, accepted: &[u16]) -> anyhow::Result<Response<Body>> {
@@ -357,8 +398,10 @@ fn is_name(name: &str) -> bool {
 }
 
 fn next_page(link: &str) -> Option<&str> {
-    let (url, parameters) = link.strip_prefix('<')?.split_once('>')?;
-    parameters.contains("next").then_some(url)
+    link.split(", <").find_map(|one| {
+        let (url, parameters) = one.trim_start_matches('<').split_once('>')?;
+        parameters.contains(r#"rel="next""#).then_some(url)
+    })
 }
 
 #[cfg(test)]
@@ -400,5 +443,6 @@ mod tests {
             Some("/v2/a/tags/list?last=b&n=1")
         );
         assert_eq!(next_page(r#"</v2/a>; rel="prev""#), None);
+        assert_eq!(next_page(r#"</v2/a>; rel="prev", </v2/b>; rel="next""#), Some("/v2/b"));
     }
 }

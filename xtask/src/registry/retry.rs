@@ -118,9 +118,13 @@ pub fn said(body: &[u8]) -> Option<String> {
     }
     // Rate limits come from what stands before the registry, and speak as they like.
     let text = String::from_utf8_lossy(body);
-    let line =
-        text.lines().next().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('<'))?;
-    Some(line.chars().take(200).collect())
+    let line = text.lines().next().map(str::trim);
+    line.filter(|line| !line.is_empty() && !line.starts_with('<')).map(str::to_owned)
+}
+
+/// What a server said as part of one line, once secrets are struck out of it.
+pub fn shown(said: &str) -> String {
+    said.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Known {
         };
         let layers = match layers(source, tag, compression) {
             Ok(layers) => layers,
-            Err(error) if fault::exit_code(&error) == Kind::Refused as u8 => HashMap::new(),
+            Err(error) if passed_over(&error, from) => HashMap::new(),
             Err(error) => return Err(error),
         };
         // A folder says at once whether it has a file; and what another repository has is not here yet.
@@ -67,6 +67,12 @@ impl Known {
     pub fn doubt(&mut self, layers: HashMap<Digest, Descriptor>) {
         (self.layers, self.doubted) = (layers, true);
     }
+}
+
+/// Nothing is lost without another repository that may not be read, nor without an image that cannot be.
+fn passed_over(error: &anyhow::Error, from: &CacheFrom) -> bool {
+    let code = fault::exit_code(error);
+    code == Kind::Refused as u8 || (code == Kind::Usage as u8 && matches!(from, CacheFrom::Other(..)))
 }
 
 fn layers(
