@@ -12,7 +12,7 @@ mod server;
 mod tools;
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use docker_registry::Registry;
@@ -55,6 +55,45 @@ fn it_tells_the_crates_the_files_and_the_commit() {
     assert_eq!(written, document);
     project.commit("later");
     project.fails(3, &["image", "sbom"]);
+}
+
+/// By the schemas that the CycloneDX project's own library brings, with a crate as cargo tells of it.
+#[test]
+fn it_is_valid_cyclonedx() {
+    const VALIDATE: &str = "import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+sys.exit(JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read()) and 'invalid')";
+    let project = Project::new();
+    let manifest = fs::read_to_string(project.path("dojo/Cargo.toml")).unwrap();
+    // One that this tool is made of, so that cargo has it.
+    fs::write(project.path("dojo/Cargo.toml"), manifest + "[dependencies]\nanyhow = '1'\n").unwrap();
+    project.run("cargo", &["generate-lockfile", "--offline", "--quiet"]);
+    project.commit("a dependency");
+    project.ok(&["image", "build", "--builder", "cargo"]);
+    project.ok(&["image", "sbom", "--out", "target/sbom.json"]);
+    let document: Value =
+        serde_json::from_slice(&fs::read(project.path("target/sbom.json")).unwrap()).unwrap();
+    let anyhow = document["components"].as_array().unwrap().iter().find(|c| c["name"] == "anyhow").unwrap();
+    assert_eq!(anyhow["purl"], format!("pkg:cargo/anyhow@{}", anyhow["version"].as_str().unwrap()));
+    assert_eq!(anyhow["licenses"], json!([{ "expression": "MIT OR Apache-2.0" }]));
+    assert_eq!(anyhow["hashes"][0]["content"].as_str().unwrap().len(), 64);
+
+    let python = |args: &[&str]| Command::new("python3").args(args).current_dir(project.path("")).output();
+    if !python(&["-c", "import cyclonedx.validation.json, jsonschema"])
+        .is_ok_and(|done| done.status.success())
+    {
+        tools::skip(
+            "python3 with cyclonedx-python-lib",
+            "package cyclonedx-python-lib[json-validation] of PyPI",
+        );
+        return;
+    }
+    let done = python(&["-c", VALIDATE, "target/sbom.json"]).unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let broken = fs::read_to_string(project.path("target/sbom.json")).unwrap().replace("urn:uuid:", "");
+    fs::write(project.path("target/broken.json"), broken).unwrap();
+    assert!(!python(&["-c", VALIDATE, "target/broken.json"]).unwrap().status.success(), "anything is valid");
 }
 
 /// Published, published again, and published by runs that were killed: one image, one SBOM, edge set last.

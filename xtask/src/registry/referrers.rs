@@ -102,11 +102,14 @@ impl Registry {
         let stored = Stored::new(MANIFEST, bytes);
         match self {
             Self::Layout(layout) => layout.attach(entry, &stored.bytes)?,
-            Self::Remote(remote) => {
-                if !remote.put_referrer(&stored)? {
-                    keep(remote, subject, &entry)?;
+            Self::Remote(remote) => match remote.put_referrer(&stored)? {
+                Some(true) => {}
+                Some(false) => keep(remote, subject, &entry)?,
+                None => {
+                    let message = format!("{remote} does not find the file of {} yet", stored.digest);
+                    return Err(Fault::remote(message).help("run the same command again").into());
                 }
-            }
+            },
         }
         Ok(stored.digest)
     }
@@ -186,7 +189,9 @@ fn keep(remote: &Remote, subject: &Digest, entry: &Descriptor) -> anyhow::Result
         let bytes = serde_json::to_vec(&list)?;
         if !remote.put(&tag, &Stored::new(INDEX, bytes))? {
             let message = format!("{remote} does not see an artifact that it took");
-            return Err(Fault::remote(message).help("run the same command again").into());
+            let help =
+                format!("run the same command again; if it stays so, delete {tag}: what it lists is gone");
+            return Err(Fault::remote(message).help(help).into());
         }
     }
     let message = format!("{remote}: {tag} was replaced by somebody else {TRIES} times");

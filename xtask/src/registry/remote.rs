@@ -222,6 +222,21 @@ impl Remote {
                 return Ok(true);
             }
         }
+        match self.send_manifest(reference, stored)? {
+            Some(_) => self.was_not_overtaken(reference, &stored.digest).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// A manifest with a `subject`, under its digest; gives whether the registry lists it as a referrer by itself, and
+    /// `None` if it misses a blob that the manifest names.
+    pub fn put_referrer(&self, stored: &Stored) -> anyhow::Result<Option<bool>> {
+        let answer = self.send_manifest(stored.digest.as_str(), stored)?;
+        Ok(answer.map(|answer| answer.headers().contains_key(SUBJECT)))
+    }
+
+    /// The answer to a manifest that the registry took; `None` if it misses a blob that the manifest names.
+    fn send_manifest(&self, reference: &str, stored: &Stored) -> anyhow::Result<Option<Response<Body>>> {
         let url = self.url(&format!("manifests/{reference}"));
         let mut request = self.request(Method::PUT, url, Access::Push, Content::Bytes(&stored.bytes));
         request.headers.push((header::CONTENT_TYPE, stored.media_type.clone()));
@@ -235,13 +250,13 @@ impl Remote {
         })?;
         if response.status() == 201 {
             self.same_digest(&response, &stored.digest)?;
-            return self.was_not_overtaken(reference, &stored.digest).map(|()| true);
+            return Ok(Some(response));
         }
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().with_config().limit(DOCUMENT_LIMIT).read_to_vec().unwrap_or_default();
         // ghcr.io says it in words.
         if said(&body).is_some_and(|said| said.contains("BLOB_UNKNOWN") || said.contains("unknown blob")) {
-            return Ok(false);
+            return Ok(None);
         }
         let mut again = Response::new(Body::builder().data(body));
         (*again.status_mut(), *again.headers_mut()) = (status, headers);
@@ -266,16 +281,6 @@ impl Remote {
             }
             _ => Ok(()),
         }
-    }
-
-    /// A manifest with a `subject`, under its digest; gives whether the registry lists it as a referrer by itself.
-    pub fn put_referrer(&self, stored: &Stored) -> anyhow::Result<bool> {
-        let url = self.url(&format!("manifests/{}", stored.digest));
-        let mut request = self.request(Method::PUT, url, Access::Push, Content::Bytes(&stored.bytes));
-        request.headers.push((header::CONTENT_TYPE, stored.media_type.clone()));
-        let response = retry(|| self.http.send(&request, &[201]))?;
-        self.same_digest(&response, &stored.digest)?;
-        Ok(response.headers().contains_key(SUBJECT))
     }
 
     /// The registry's own list of referrers; `None` where it keeps none: a 404, or an answer that is no index.
