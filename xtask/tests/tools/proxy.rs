@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use std::collections::HashSet;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,7 +30,7 @@ pub enum Harm {
     Instead(Answer),
     /// The work is done, and this answer tells otherwise.
     Deny(Answer),
-    /// As if the credentials had run out: forwarded without them.
+    /// As if the credentials had run out: forwarded without them, if they came before.
     Strip,
 }
 
@@ -57,6 +58,7 @@ struct State {
     honest: AtomicBool,
     stop: AtomicBool,
     seen: Mutex<Vec<Seen>>,
+    credentials: Mutex<HashSet<String>>,
 }
 
 impl Proxy {
@@ -71,6 +73,7 @@ impl Proxy {
             honest: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             seen: Mutex::default(),
+            credentials: Mutex::default(),
         });
         let shared = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
@@ -124,6 +127,8 @@ impl State {
         if has(&head, "expect", "100-continue") {
             (&*client).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
+        let credentials = value(&head, "authorization").unwrap_or_default().to_owned();
+        let new_credentials = self.credentials.lock().unwrap().insert(credentials);
         let cut = || client.shutdown(Shutdown::Both).map(|()| false);
         if let Harm::Cut = harm {
             return cut();
@@ -143,7 +148,7 @@ impl State {
                 std::thread::sleep(*pause);
                 self.forward(&request, false)?
             }
-            harm => self.forward(&request, matches!(harm, Harm::Strip))?,
+            harm => self.forward(&request, matches!(harm, Harm::Strip) && !new_credentials)?,
         };
         match harm {
             Harm::LoseAnswer => cut(),
