@@ -113,6 +113,12 @@
         echo 'fn main() {}' > ${member}/src/main.rs
       '';
 
+      # Its manifest names a benchmark, which must be there too.
+      emptyXtask = empty "xtask" + ''
+        mkdir -p xtask/benches
+        cp xtask/src/main.rs xtask/benches/image.rs
+      '';
+
       # Cargo's target folder with everything but our own crates, so that a source edit or a new commit compiles only
       # those. What is left of the empty ones must go: sources in the store are of 1970, and cargo would take the empty
       # service for newer than the real one.
@@ -122,7 +128,7 @@
           pname = "dojo-crates";
           src = source manifest;
           doCheck = false;
-          preBuild = empty "dojo" + empty "xtask";
+          preBuild = empty "dojo" + emptyXtask;
           installPhase = ''
             find target \( -name 'dojo*' -o -name 'libdojo*' -o -name release-tmp \) -prune -exec rm -r {} +
             mkdir $out
@@ -148,7 +154,7 @@
             };
             # Cargo wants the artefacts newer than the crates' sources, which were unpacked a moment ago, and none newer
             # than those made from it. Whatever else is not as it was, it knows by hash, and compiles again.
-            preBuild = empty "xtask" + ''
+            preBuild = emptyXtask + ''
               cp -r ${crates}/target .
               chmod -R u+w target
               touch now
