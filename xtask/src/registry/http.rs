@@ -1,6 +1,7 @@
 //! HTTP as registries need it: authorisation on a challenge, redirects without credentials, retries, and errors that name
 //! the URL and never a secret.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -88,15 +89,22 @@ impl Http {
     pub fn send(&self, request: &Request<'_>, accepted: &[u16]) -> anyhow::Result<Response<Body>> {
         let mut authorization = self.auth.header(request.access);
         let mut response = self.once(request, authorization.as_deref())?;
-        if response.status() == StatusCode::UNAUTHORIZED
+        // The token that another thread got may have run out since; one that was got for this request has not.
+        let fetched = Cell::new(false);
+        while response.status() == StatusCode::UNAUTHORIZED
+            && !fetched.get()
             && let Some(challenge) = self.challenge(&response)
         {
-            let fetch = |found: Option<&Credentials>| self.authorize(&challenge, request.access, found);
+            let fetch = |found: Option<&Credentials>| {
+                fetched.set(true);
+                self.authorize(&challenge, request.access, found)
+            };
             let renewed = self.auth.renew(request.access, authorization.as_deref(), fetch)?;
-            if renewed.is_some() {
-                authorization = renewed;
-                response = self.once(request, authorization.as_deref())?;
+            if renewed.is_none() {
+                break;
             }
+            authorization = renewed;
+            response = self.once(request, authorization.as_deref())?;
         }
         if accepted.contains(&response.status().as_u16()) {
             return Ok(response);

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,6 +12,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::server::Answer;
+
+/// How many threads a client may have.
+const THREADS: usize = 4;
 
 /// What is done to one request.
 #[derive(Clone, Debug)]
@@ -29,7 +33,7 @@ pub enum Harm {
     Instead(Answer),
     /// The work is done, and this answer tells otherwise.
     Deny(Answer),
-    /// As if the credentials had run out: forwarded without them.
+    /// As if the credentials had run out: forwarded without them. Not those that a client's threads only just got.
     Strip,
 }
 
@@ -57,6 +61,7 @@ struct State {
     honest: AtomicBool,
     stop: AtomicBool,
     seen: Mutex<Vec<Seen>>,
+    credentials: Mutex<HashMap<String, usize>>,
 }
 
 impl Proxy {
@@ -71,6 +76,7 @@ impl Proxy {
             honest: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             seen: Mutex::default(),
+            credentials: Mutex::default(),
         });
         let shared = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
@@ -124,6 +130,11 @@ impl State {
         if has(&head, "expect", "100-continue") {
             (&*client).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
+        let credentials = value(&head, "authorization").unwrap_or_default().to_owned();
+        let uses = {
+            let mut uses = self.credentials.lock().unwrap();
+            *uses.entry(credentials).and_modify(|uses| *uses += 1).or_insert(1)
+        };
         let cut = || client.shutdown(Shutdown::Both).map(|()| false);
         if let Harm::Cut = harm {
             return cut();
@@ -143,7 +154,7 @@ impl State {
                 std::thread::sleep(*pause);
                 self.forward(&request, false)?
             }
-            harm => self.forward(&request, matches!(harm, Harm::Strip))?,
+            harm => self.forward(&request, matches!(harm, Harm::Strip) && uses > THREADS)?,
         };
         match harm {
             Harm::LoseAnswer => cut(),
