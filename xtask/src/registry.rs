@@ -98,13 +98,13 @@ impl Registry {
 
     /// Lets `tag` name an image or an index that is there already. A version or `sha-…` tag that names another is refused.
     pub fn tag(&self, digest: &Digest, tag: &str) -> anyhow::Result<()> {
-        self.tag_all(digest, &[tag.to_owned()]).map(drop)
+        self.tag_all(&self.stored(digest)?, &[tag.to_owned()]).map(drop)
     }
 
     /// Lets all of `tags` name an image or an index that is there already, and gives those that named it before. All
     /// are checked first, so that a refusal leaves none of them changed.
-    pub fn tag_all(&self, digest: &Digest, tags: &[String]) -> anyhow::Result<Vec<String>> {
-        let stored = self.stored(digest)?;
+    pub fn tag_all(&self, stored: &Stored, tags: &[String]) -> anyhow::Result<Vec<String>> {
+        let digest = &stored.digest;
         tags.iter().try_for_each(|tag| check_tag(tag))?;
         let revision = if tags.iter().any(|tag| is_fixed(tag)) { self.revision(digest)? } else { None };
         let mut already = Vec::new();
@@ -117,7 +117,7 @@ impl Registry {
             }
         }
         for tag in fixed_first(tags).filter(|tag| !already.contains(tag)) {
-            if !self.put(tag, &stored)? {
+            if !self.put(tag, stored)? {
                 let fault = Fault::refused(format!("{self} misses a part of {digest}"));
                 return Err(fault.help("push the image again").into());
             }

@@ -34,11 +34,12 @@ pub struct Args {
 
 pub fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     let registry = args.at.registry(root)?;
-    let digest = registry.find(&args.from)?;
+    let manifest = registry.find_manifest(&args.from)?;
+    let digest = &manifest.digest;
     let mut tags = args.to.clone();
     let mut seen = std::collections::BTreeSet::new();
     tags.retain(|tag| seen.insert(tag.clone()));
-    let already = registry.tag_all(&digest, &tags)?;
+    let already = registry.tag_all(&manifest, &tags)?;
     let set: Vec<_> = tags.into_iter().filter(|tag| !already.contains(tag)).collect();
     if args.json {
         let object = json!({ "repository": registry.to_string(), "from": args.from, "digest": digest,

@@ -45,11 +45,16 @@ pub fn size(manifest: &Manifest) -> u64 {
 impl Registry {
     /// The digest of what is there under a tag or a digest.
     pub fn find(&self, reference: &str) -> anyhow::Result<Digest> {
+        Ok(self.find_manifest(reference)?.digest)
+    }
+
+    /// The manifest or index under a tag or a digest.
+    pub fn find_manifest(&self, reference: &str) -> anyhow::Result<Stored> {
         let found = match reference.parse::<Digest>() {
             Ok(digest) => self.by_digest(&digest)?,
             Err(_) => self.by_tag(reference)?,
         };
-        found.map(|stored| stored.digest).ok_or_else(|| self.absent(reference).into())
+        found.ok_or_else(|| self.absent(reference).into())
     }
 
     /// The image for the platform that is wanted, else for this machine, else the first.
