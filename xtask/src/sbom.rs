@@ -14,6 +14,7 @@ use toml_edit::{DocumentMut, Item};
 
 use crate::fault::Fault;
 use crate::image::Digest;
+use crate::image::contents::{STORE, STORE_PATHS};
 use crate::image::oci::Config;
 
 /// What a CycloneDX document is called in a registry, as kind of artifact and as file.
@@ -23,10 +24,8 @@ pub const FILE: &str = "sbom.cdx.json";
 /// How `cargo tree --prefix depth` is to print a package; what [`document`] reads.
 pub const TREE_FORMAT: &str = "{p}\t{l}";
 
-/// What starts a layer's comment: nixpkgs' in a config that nix made, and the cargo builder's.
-pub const STORE_PATHS: &str = "store paths: ";
+/// What starts a layer's comment in a config that the cargo builder made.
 pub const FILES: &str = "files: ";
-const STORE: &str = "/nix/store/";
 
 /// The crate that brings DuckDB's source.
 const ENGINE: &str = "libduckdb-sys";

@@ -6,9 +6,9 @@ use std::path::{Component, Path};
 
 use super::oci::{Config, History};
 
-const STORE: &str = "/nix/store/";
+pub const STORE: &str = "/nix/store/";
 /// How dockerTools begins a layer's comment; what follows is a Python list.
-const STORE_PATHS: &str = "store paths: ";
+pub const STORE_PATHS: &str = "store paths: ";
 
 /// For each layer, from the bottom up, what its history says; nothing where it says nothing.
 pub fn told(config: &Config) -> Vec<Vec<String>> {

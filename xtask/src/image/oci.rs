@@ -85,7 +85,7 @@ impl Descriptor {
     pub fn is_image(&self) -> bool {
         let unknown =
             self.platform.as_ref().is_some_and(|p| p.os == "unknown" || p.architecture == "unknown");
-        !unknown && !self.rest.contains_key("artifactType")
+        !unknown && !self.rest.contains_key(ARTIFACT_TYPE)
     }
 
     /// The platform, for people.

@@ -48,7 +48,7 @@ def layer(fill):
 
 def of_store(path):
     def fill(tar):
-        # Without these docker makes them itself, for root alone.
+        # As dockerTools writes them: what a layer does not name gets whatever mode the runtime gives it.
         for name in ("nix", "nix/store"):
             folder = tarfile.TarInfo(name)
             folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, 0o755, 1
