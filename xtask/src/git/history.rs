@@ -1,0 +1,155 @@
+//! What the commits say that lead to one, or stand between two.
+//!
+//! Where a range begins at a commit, all that is after it must be here: a shallow clone is refused, since what it lacks
+//! would seem not to exist.
+
+use anyhow::Result;
+
+use super::Git;
+use crate::fault::Fault;
+
+/// One commit, for logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// 40 hex digits.
+    pub id: String,
+    /// Committer time, RFC 3339 in UTC.
+    pub time: String,
+    pub author: String,
+    /// The whole message.
+    pub message: String,
+}
+
+impl Git {
+    /// Whether `ancestor` is `descendant` or one of its ancestors.
+    pub fn is_ancestor(&self, ancestor: &str, descendant: &str) -> Result<bool> {
+        Ok(self.ask(["merge-base", "--is-ancestor", ancestor, descendant])?.is_some())
+    }
+
+    /// The commits that lead to `revision`, newest first; with `path`, only those that changed it.
+    pub fn log(&self, revision: &str, path: Option<&str>) -> Result<Vec<Commit>> {
+        let mut args = vec!["-z", "--first-parent", "--format=%H%x1f%cI%x1f%an%x1f%B", revision, "--"];
+        args.extend(path);
+        let text = self.walk(&args)?;
+        let commits = text.split('\0').filter_map(|entry| {
+            let mut fields = entry.splitn(4, '\x1f');
+            let mut next = || fields.next().map(|field| field.trim().to_owned());
+            Some(Commit { id: next()?, time: utc(&next()?), author: next()?, message: next()? })
+        });
+        Ok(commits.collect())
+    }
+
+    /// The commits before `revision` (itself included) with exactly this subject, newest first.
+    pub fn commits_called(&self, revision: &str, subject: &str) -> Result<Vec<String>> {
+        let pattern = format!("--grep={subject}");
+        let found = self.walk(&["--fixed-strings", &pattern, "--format=%H %s", revision, "--"])?;
+        let called = found.lines().filter_map(|line| line.split_once(' ')).filter(|(_, s)| *s == subject);
+        Ok(called.map(|(id, _)| id.to_owned()).collect())
+    }
+
+    /// The subjects of the commits after `from` (or from the start) up to `to`, newest first, merges left out.
+    pub fn subjects(&self, from: Option<&str>, to: &str) -> Result<Vec<String>> {
+        let range = self.range(from, to)?;
+        Ok(self.walk(&["--no-merges", "--format=%s", &range, "--"])?.lines().map(str::to_owned).collect())
+    }
+
+    /// How many commits there are after `from` (or from the start) up to `to`.
+    #[allow(dead_code, reason = "for `release`")]
+    pub fn count(&self, from: Option<&str>, to: &str) -> Result<usize> {
+        let count = self.run(["rev-list", "--count", &self.range(from, to)?, "--"])?;
+        Ok(count.parse()?)
+    }
+
+    /// The first `most` commits after `commit` on the line of first parents that leads to `head`, oldest first. It is an
+    /// error if `commit` is not on that line, unless nothing is after it.
+    #[allow(dead_code, reason = "for `release`")]
+    pub fn first_parent_after(&self, commit: &str, head: &str, most: usize) -> Result<Vec<String>> {
+        let range = self.range(Some(commit), head)?;
+        let found = self.run(["rev-list", "--first-parent", "--reverse", "--parents", &range, "--"])?;
+        let ids: Vec<_> = found.lines().map(|line| line.split(' ')).collect();
+        let parent = ids.first().and_then(|ids| ids.clone().nth(1));
+        if parent.is_some_and(|parent| parent != commit) || parent.is_none() && !ids.is_empty() {
+            return Err(Fault::refused(format!("{commit} is on no line of first parents to {head}"))
+                .help("the branch was rewritten, or it was merged the wrong way round: see git log --first-parent")
+                .into());
+        }
+        Ok(ids.into_iter().take(most).filter_map(|mut ids| ids.next()).map(str::to_owned).collect())
+    }
+
+    /// The oldest commit on the line of first parents after `from` (or from the start) up to `head` whose change of `path`
+    /// added a line that starts with one of `starts`. A merge counts for what it brought.
+    #[allow(dead_code, reason = "for `release`")]
+    pub fn commit_that_added(
+        &self,
+        from: Option<&str>,
+        head: &str,
+        path: &str,
+        starts: &[&str],
+    ) -> Result<Option<String>> {
+        let range = self.range(from, head)?;
+        let pattern =
+            format!("-G^({})", starts.iter().map(|start| literal(start)).collect::<Vec<_>>().join("|"));
+        let found = self.walk(&[
+            "--first-parent",
+            "--reverse",
+            &pattern,
+            "--patch",
+            "--unified=0",
+            // Whatever .gitattributes says of the file.
+            "--text",
+            "--no-textconv",
+            "--no-renames",
+            "--format=commit %H",
+            &range,
+            "--",
+            path,
+        ])?;
+        // The pattern finds what was taken away too.
+        let added = |line: &str| starts.iter().any(|start| line.starts_with(start));
+        let mut commit = None;
+        for line in found.lines() {
+            commit = line.strip_prefix("commit ").or(commit);
+            if line.strip_prefix('+').is_some_and(added) {
+                return Ok(commit.map(str::to_owned));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `git log`, as a program can read it whatever the user's settings are.
+    fn walk(&self, args: &[&str]) -> Result<String> {
+        self.run(["log", "--no-show-signature", "--no-color"].iter().chain(args))
+    }
+
+    /// The commits after `from` up to `to`, as git writes it, all of which are here.
+    fn range(&self, from: Option<&str>, to: &str) -> Result<String> {
+        let Some(from) = from else { return Ok(to.to_owned()) };
+        let range = format!("{from}..{to}");
+        let shallow = self.run(["rev-parse", "--is-shallow-repository"])? == "true";
+        let lacks = if self.commit(from)?.is_none() {
+            format!("this clone does not have the commit {from}")
+        // Where a shallow clone is cut off, commits seem to have no parent.
+        } else if shallow && !self.run(["rev-list", "--max-parents=0", &range, "--"])?.is_empty() {
+            format!("this shallow clone does not have all commits after {from}")
+        } else {
+            return Ok(range);
+        };
+        let unshallow = if shallow { "--unshallow " } else { "" };
+        Err(Fault::usage(lacks).help(format!("git fetch {unshallow}--tags origin")).into())
+    }
+}
+
+/// An extended regular expression for this text itself.
+fn literal(text: &str) -> String {
+    text.chars().fold(String::new(), |mut pattern, c| {
+        if r".[]{}()*+?^$|\".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+        pattern
+    })
+}
+
+fn utc(rfc3339: &str) -> String {
+    rfc3339.parse::<jiff::Timestamp>().map_or_else(|_| rfc3339.to_owned(), |time| time.to_string())
+}

@@ -1,0 +1,61 @@
+//! Tags on this machine.
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+
+use super::{Git, git, shell, succeed, without_credentials};
+use crate::fault::Fault;
+
+impl Git {
+    /// Makes an annotated tag here (signed when git is set to).
+    pub fn tag(&self, name: &str, commit: &str, message: &str) -> Result<()> {
+        let sh = shell(&self.dir)?;
+        // The message makes it annotated. `--annotate` would too, but it turns tag.forceSignAnnotated off.
+        succeed(git(&sh).args(["tag", "--cleanup=verbatim", "-F", "-", name, commit]).stdin(message))?;
+        Ok(())
+    }
+
+    /// Whether a tag here is annotated; a lightweight one carries no message and no signature.
+    pub fn is_annotated(&self, tag: &str) -> Result<bool> {
+        Ok(self.run(["cat-file", "-t", &format!("refs/tags/{tag}")])? == "tag")
+    }
+
+    /// What an annotated tag here says, without its signature; `None` if it is not there or not annotated.
+    #[allow(dead_code, reason = "for `release`")]
+    pub fn tag_message(&self, tag: &str) -> Result<Option<String>> {
+        let Some(fields) = self.annotation(tag, "%(contents)%00%(contents:signature)")? else {
+            return Ok(None);
+        };
+        let (message, signature) = fields.split_once('\0').unwrap_or((&fields, ""));
+        // The message's own end is a line break; for-each-ref adds one, and `run` takes all of them away.
+        let message = message.trim_end().strip_suffix(signature.trim_end()).unwrap_or(message);
+        Ok(Some(message.trim_end().to_owned()))
+    }
+
+    /// When an annotated tag here was made; `None` if it is not there or not annotated.
+    #[allow(dead_code, reason = "for `release`")]
+    pub fn tagger_time(&self, tag: &str) -> Result<Option<Timestamp>> {
+        let Some(time) = self.annotation(tag, "%(taggerdate:iso-strict)")? else { return Ok(None) };
+        let time = time.parse().with_context(|| format!("the tag {tag} has no time: {time}"))?;
+        Ok(Some(time))
+    }
+
+    /// Fields, as `git for-each-ref` knows them, of an annotated tag.
+    fn annotation(&self, tag: &str, fields: &str) -> Result<Option<String>> {
+        let reference = format!("refs/tags/{tag}");
+        // The pattern finds tags in a folder of this name too.
+        let format = format!("--format=%(objecttype) %(refname)%0a{fields}");
+        let found = self.run(["for-each-ref", "--count=1", &format, &reference])?;
+        Ok(found.strip_prefix(&format!("tag {reference}\n")).map(str::to_owned))
+    }
+
+    /// Makes the tag here the one that the remote has, whatever it was before.
+    #[allow(dead_code, reason = "for `release`")]
+    pub fn replace_tag_from(&self, remote: &str, tag: &str) -> Result<()> {
+        let refspec = format!("+refs/tags/{tag}:refs/tags/{tag}");
+        self.fetch_refs(remote, &refspec).map_err(|error| {
+            let remote = without_credentials(remote);
+            Fault::remote(format!("cannot fetch the tag {tag} from {remote}: {error}")).into()
+        })
+    }
+}
