@@ -1,16 +1,13 @@
-//! One run of one program: its wall time, CPU time, peak memory, and what it sent.
+//! One run of one program: its wall time, CPU time and peak memory.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::Read as _;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
 use wait4::Wait4 as _;
 
-/// Seconds and bytes.
+/// Seconds and bytes, of a program and the programs that it ran and waited for; the peak is that of one of them.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sample {
     pub wall: f64,
@@ -22,7 +19,8 @@ pub struct Sample {
 pub fn run(mut command: Command) -> Result<Sample, String> {
     let start = Instant::now();
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-    let mut child = spawned.map_err(|error| error.to_string())?;
+    let mut child =
+        spawned.map_err(|error| format!("cannot run {}: {error}", command.get_program().display()))?;
     let mut said = String::new();
     child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
     let ended = child.wait4().map_err(|error| error.to_string())?;
@@ -42,48 +40,4 @@ pub fn median(samples: &[Sample]) -> Sample {
         figures[figures.len() / 2]
     };
     Sample { wall: middle(|s| s.wall), cpu: middle(|s| s.cpu), peak: middle(|s| s.peak as f64) as u64 }
-}
-
-/// Stands before a registry and counts the bytes that go to it, heads included. Never in a timed run.
-pub struct Wire {
-    pub host: String,
-    sent: Arc<AtomicU64>,
-}
-
-impl Wire {
-    pub fn to(registry: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (host, sent) = (listener.local_addr().unwrap().to_string(), Arc::new(AtomicU64::new(0)));
-        let (registry, counter) = (registry.to_owned(), Arc::clone(&sent));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (client, server) = (stream.unwrap(), TcpStream::connect(&registry).unwrap());
-                let (answers, counter) = (server.try_clone().unwrap(), Arc::clone(&counter));
-                let back = client.try_clone().unwrap();
-                std::thread::spawn(move || pass(client, server, &counter));
-                std::thread::spawn(move || pass(answers, back, &AtomicU64::new(0)));
-            }
-        });
-        Self { host, sent }
-    }
-
-    pub fn reset(&self) {
-        self.sent.store(0, Ordering::SeqCst);
-    }
-
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::SeqCst)
-    }
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream, counter: &AtomicU64) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let length = from.read(&mut buffer)?;
-        if length == 0 {
-            return to.shutdown(Shutdown::Write);
-        }
-        counter.fetch_add(length as u64, Ordering::SeqCst);
-        to.write_all(&buffer[..length])?;
-    }
 }
