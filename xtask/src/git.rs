@@ -12,6 +12,7 @@ use xshell::{Cmd, Shell, cmd};
 
 use crate::fault::{Fault, Kind, exit_code};
 
+mod history;
 mod push;
 pub use push::Push;
 
@@ -177,14 +178,6 @@ impl Git {
             Some(Commit { id: next()?, time: utc(&next()?), author: next()?, message: next()? })
         });
         Ok(commits.collect())
-    }
-
-    /// The commits before `revision` (itself included) with exactly this subject, newest first.
-    pub fn commits_called(&self, revision: &str, subject: &str) -> Result<Vec<String>> {
-        let pattern = format!("--grep={subject}");
-        let found = self.run(["log", "--fixed-strings", &pattern, "--format=%H %s", revision])?;
-        let called = found.lines().filter_map(|line| line.split_once(' ')).filter(|(_, s)| *s == subject);
-        Ok(called.map(|(id, _)| id.to_owned()).collect())
     }
 
     /// The subjects of the commits after `from` (or from the start) up to `to`, newest first, merges left out.
