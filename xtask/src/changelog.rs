@@ -100,6 +100,8 @@ pub fn draft(subjects: &[String]) -> String {
     for subject in subjects.iter().map(|subject| subject.trim()) {
         let first = subject.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
         let group = match first.to_ascii_lowercase().as_str() {
+            // What this tool writes itself is no news.
+            "release" if subject.starts_with("release: v") => continue,
             "" | "merge" => continue,
             "add" | "adds" | "added" | "feat" => 0,
             "fix" | "fixes" | "fixed" => 2,
@@ -338,7 +340,8 @@ mod tests {
     #[test]
     fn a_draft_fills_an_empty_section_and_no_other() {
         let subjects =
-            ["Add accounts", "Merge branch 'x'", "fix(ledger): rounding", "Speed up", " "].map(String::from);
+            ["Add accounts", "Merge branch 'x'", "release: v0.1.0", "fix(ledger): rounding", "Speed up", " "]
+                .map(String::from);
         let draft = draft(&subjects);
         assert_eq!(
             draft,

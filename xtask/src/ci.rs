@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::duckdb;
 use crate::fault::Fault;
 
+mod page;
 mod publish;
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,7 @@ pub struct Args {
 enum Job {
     /// All checks and tests (the default).
     Test,
-    /// Build and push the image that GITHUB_REF asks for, and move the tags.
+    /// Build and push the image that GITHUB_REF asks for, name it, and publish a version's release.
     Publish(publish::Args),
 }
 

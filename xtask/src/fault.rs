@@ -68,6 +68,19 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// An error as a fault: its whole text, with the kind that its exit code tells.
+pub fn fault(error: anyhow::Error) -> Fault {
+    let kind = match exit_code(&error) {
+        2 => Kind::Usage,
+        3 => Kind::Refused,
+        4 => Kind::Race,
+        _ => Kind::Remote,
+    };
+    let text = format!("{error:#}");
+    let (message, help) = text.split_once("\nhelp: ").map_or((text.as_str(), None), |(m, h)| (m, Some(h)));
+    Fault { kind, message: message.to_owned(), help: help.map(str::to_owned) }
+}
+
 /// The exit code for an error: that of the outermost [`Fault`] in it, else 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     // A Fault that was given as context is no cause in the chain: only the error itself finds it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::OnceLock;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::fault::{Fault, Kind, exit_code};
@@ -105,6 +105,20 @@ impl Git {
     pub fn list(&self, revision: &str, folder: &str) -> Result<Vec<String>> {
         let Some(tree) = self.object(&format!("{revision}:{folder}"))? else { return Ok(Vec::new()) };
         Ok(self.run(["ls-tree", "--name-only", &tree])?.lines().map(str::to_owned).collect())
+    }
+
+    /// Lays a folder of a revision out below `into`, under its own path.
+    pub fn export(&self, revision: &str, folder: &str, into: &Path) -> Result<()> {
+        let sh = shell(&self.dir)?;
+        let archive = git(&sh).args(["archive", "--format=tar", revision, "--", folder]);
+        let named = archive.to_string();
+        let output = output(archive)?;
+        if !output.status.success() {
+            return Err(complaint(&named, &output));
+        }
+        tar::Archive::new(output.stdout.as_slice())
+            .unpack(into)
+            .with_context(|| format!("{folder} at {revision}"))
     }
 
     /// Who commits here, `Name <email>`.

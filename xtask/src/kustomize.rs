@@ -34,6 +34,12 @@ impl Kustomize {
 
     /// The objects that `kubectl kustomize FOLDER` prints.
     pub fn render(&self, folder: &Path) -> Result<Vec<Value>, Fault> {
+        objects(&self.text(folder)?)
+            .map_err(|error| Fault::refused(format!("{} renders to bad YAML: {error}", folder.display())))
+    }
+
+    /// What `kubectl kustomize FOLDER` prints.
+    pub fn text(&self, folder: &Path) -> Result<String, Fault> {
         let output = cmd!(self.shell, "kubectl kustomize {folder}")
             .quiet()
             .ignore_status()
@@ -44,8 +50,8 @@ impl Kustomize {
             return Err(Fault::refused(format!("{} does not render: {}", folder.display(), said.trim()))
                 .help(format!("`kubectl kustomize {}` shows it again", folder.display())));
         }
-        objects(&String::from_utf8_lossy(&output.stdout))
-            .map_err(|error| Fault::refused(format!("{} renders to bad YAML: {error}", folder.display())))
+        String::from_utf8(output.stdout)
+            .map_err(|_| Fault::refused(format!("{} renders to what is not UTF-8", folder.display())))
     }
 }
 

@@ -26,8 +26,45 @@ pub struct Pipeline {
     pub repository: String,
     /// The branch that releases are cut from.
     pub branch: String,
+    /// The check runs that must be green on a commit before it is tagged.
+    #[serde(default = "default_checks")]
+    checks: Vec<String>,
+    #[serde(default)]
+    github: Github,
     pub infra: Infra,
     pub environments: Vec<Environment>,
+}
+
+/// Whom to ask for check runs, pull requests and releases.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(untagged, expecting = "github is `none` or {api: URL, uploads: URL}")]
+enum Github {
+    /// The API that belongs to the repository's host.
+    #[default]
+    OfHost,
+    Api(Api),
+    Word(Word),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    /// Nobody is asked: a commit's image is CI's word.
+    None,
+}
+
+/// The base URLs of GitHub's REST API.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    pub api: String,
+    /// Where files of releases are sent.
+    pub uploads: String,
+}
+
+/// The jobs of `.github/workflows/ci.yml`.
+fn default_checks() -> Vec<String> {
+    ["test", "build-and-push"].map(str::to_owned).to_vec()
 }
 
 /// The repository whose kustomizations say what runs.
@@ -86,6 +123,11 @@ impl Pipeline {
 
     fn check(&self) -> Result<(), Fault> {
         let wrong = |message: String| Err(Fault::usage(format!("{PATH}: {message}")));
+        if let Github::Api(Api { api, uploads }) = &self.github
+            && let Some(bad) = [api, uploads].into_iter().find(|url| !is_safe(url))
+        {
+            return wrong(format!("github: {bad} is neither https:// nor on this machine"));
+        }
         if self.environments.is_empty() {
             return wrong("environments is empty: name at least one".into());
         }
@@ -127,6 +169,29 @@ impl Pipeline {
         })
     }
 
+    /// GitHub's API for the repository; `None` if nobody is to be asked.
+    pub fn github(&self) -> Option<Api> {
+        let host = self.repository.split('/').next().unwrap_or_default();
+        match &self.github {
+            Github::Word(Word::None) => None,
+            Github::Api(api) => Some(api.clone()),
+            Github::OfHost if host == "github.com" => Some(Api {
+                api: "https://api.github.com".to_owned(),
+                uploads: "https://uploads.github.com".to_owned(),
+            }),
+            // GitHub Enterprise Server.
+            Github::OfHost => Some(Api {
+                api: format!("https://{host}/api/v3"),
+                uploads: format!("https://{host}/api/uploads"),
+            }),
+        }
+    }
+
+    /// The check runs that must be green; none where nobody can be asked.
+    pub fn checks(&self) -> &[String] {
+        if self.github().is_some() { &self.checks } else { &[] }
+    }
+
     /// The service's short name, for commit subjects: the last part of the image's name.
     pub fn service(&self) -> &str {
         self.image.rsplit('/').next().unwrap_or(&self.image)
@@ -136,6 +201,16 @@ impl Pipeline {
     pub fn registry(&self) -> &str {
         self.registry.as_deref().unwrap_or(&self.image)
     }
+}
+
+/// A token is sent there.
+fn is_safe(url: &str) -> bool {
+    let plain = |rest: &str| {
+        let host = rest.split(['/', '?']).next().unwrap_or_default();
+        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+        host == "localhost" || host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+    };
+    url.starts_with("https://") || url.strip_prefix("http://").is_some_and(plain)
 }
 
 #[cfg(test)]
@@ -174,6 +249,24 @@ environments:
         assert!(refusal("p.yaml", "s.yaml").contains("same kustomization s.yaml"));
         assert!(refusal("after: staging", "after: qa").contains("comes after qa"));
         assert!(refusal("[release]", "[]").contains("accepts nothing"));
+        assert!(refusal("branch:", "github: no\nbranch:").contains("github is `none` or"));
+        for url in ["http://example.com", "http://127.0.0.1.example.com:80/x", "ftp://x"] {
+            let text = format!("github: {{api: '{url}', uploads: 'https://x'}}\nbranch:");
+            assert!(refusal("branch:", &text).contains(&format!("github: {url} is neither")), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_api_belongs_to_the_repositorys_host() {
+        let api = |from: &str, to: &str| Pipeline::parse(&GOOD.replacen(from, to, 1)).unwrap().github();
+        assert_eq!(api("", "").unwrap().api, "https://api.github.com");
+        let enterprise = api("repository: github.com", "repository: git.example.com").unwrap();
+        assert_eq!(enterprise.uploads, "https://git.example.com/api/uploads");
+        let local = "github: {api: 'http://127.0.0.1:4010', uploads: 'http://localhost:4011/'}\nbranch:";
+        assert_eq!(api("branch:", local).unwrap().uploads, "http://localhost:4011/");
+        assert_eq!(api("branch:", "github: none\nbranch:"), None);
+        assert!(Pipeline::parse(&format!("{GOOD}github: none\n")).unwrap().checks().is_empty());
+        assert_eq!(Pipeline::parse(GOOD).unwrap().checks(), ["test", "build-and-push"]);
     }
 
     #[test]

@@ -1,43 +1,64 @@
-//! `release`: prepare a version on the branch, wait for CI's image of that very commit, tag it, and see it published.
+//! `release`: prepare a version on its branch, wait for CI's image of that very commit, tag it, and see it published.
+//! Each step is decided from what is there, so the same command goes on after any failure.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::json;
 
-use crate::changelog;
-use crate::fault::Fault;
-use crate::git::{Git, Push};
-use crate::image::sha_tag;
-use crate::kustomization::{self, Pin, Target};
-use crate::manifest;
-use crate::pipeline::Pipeline;
-use crate::registry::Registry;
+use crate::fault::{Fault, Kind, exit_code};
 use crate::terminal;
-use crate::version::Version;
+use crate::version::{Bump, Version};
 
+mod act;
+mod gather;
 mod plan;
-use plan::{Facts, Plan, Step};
+mod status;
 
-/// The overlay that names a released version (spec 3.3).
-const PRODUCTION_OVERLAY: &str = "deploy/k8s/overlays/production/kustomization.yaml";
-/// The workspace's own packages in Cargo.lock.
-const MEMBERS: [&str; 2] = ["dojo", "xtask"];
+use gather::Sources;
+use plan::{Facts, Gate, Override, Plan, Planned, Progress, Step};
+
 /// How often `--wait` looks, and for how long.
 const POLL: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(90 * 60);
+const PATIENCE: Duration = Duration::from_secs(120 * 60);
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Run the same command again after any failure: it goes on from what it finds.
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Run the same command again after any failure: it goes on from what it finds.
+It ends with 1 while CI, or whoever merges, has a part to do.
 
 Examples:
   cargo xtask release v0.1.0 --dry-run
   cargo xtask release v0.1.0 --wait
-  cargo xtask release v0.2.0-rc.1 --yes")]
+  cargo xtask release --bump minor
+  cargo xtask release v0.2.0-rc.1 --yes
+  cargo xtask release v0.1.1 --override checks --because \"the runner is broken, tested by hand\"
+  cargo xtask release status v0.1.0"
+)]
 pub struct Args {
+    #[command(subcommand)]
+    look: Option<Look>,
+    #[command(flatten)]
+    cut: Cut,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Look {
+    /// How far a release has come, and where it runs.
+    Status(status::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Cut {
     /// The version, for example v0.1.0.
-    version: Version,
+    #[arg(required_unless_present = "bump", conflicts_with = "bump")]
+    version: Option<Version>,
+    /// The version after the last one on the branch that is checked out.
+    #[arg(long)]
+    bump: Option<Bump>,
     /// Print the plan and stop; needs no right to write.
     #[arg(long)]
     dry_run: bool,
@@ -47,20 +68,39 @@ pub struct Args {
     /// Do not ask before the first change.
     #[arg(long, short)]
     yes: bool,
+    /// Pass a gate that is not met; can be given several times.
+    #[arg(long = "override", value_name = "GATE", requires = "because")]
+    gates: Vec<Gate>,
+    /// Why a gate is passed; it is kept in the tag's message.
+    #[arg(long, value_name = "TEXT", requires = "gates")]
+    because: Option<String>,
     /// Print one JSON object in place of text.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Args, root: &Path) -> Result<()> {
-    if args.version.is_zero() {
+    match &args.look {
+        Some(Look::Status(status)) => status::run(status, root),
+        None => cut(&args.cut, root),
+    }
+}
+
+fn cut(args: &Cut, root: &Path) -> Result<()> {
+    let overrides = overrides(args)?;
+    let sources = Sources::open(root)?;
+    let version = match (&args.version, args.bump) {
+        (Some(version), _) => version.clone(),
+        (None, Some(bump)) => sources.bumped(bump)?,
+        (None, None) => return Err(Fault::usage("which version?").help("cargo xtask release v0.1.0").into()),
+    };
+    if version.is_zero() {
         return Err(Fault::usage("v0.0.0 stands for \"nothing released\"").help("start with v0.1.0").into());
     }
-    let pipeline = Pipeline::load(root)?;
-    let registry = Registry::open(pipeline.registry(), root)?;
-    let release = Release { args, pipeline, registry, git: Git::at(root) };
-    let mut facts = release.gather()?;
-    let mut plan = plan::plan(&facts)?;
+    let release = Release { args, version, overrides, sources };
+    let looking = terminal::Spinner::start("asking git, the registry and GitHub");
+    let (facts, plan) = release.look()?;
+    drop(looking);
     match args.json {
         false => println!("{plan}"),
         // Whoever is asked has to see what for.
@@ -70,172 +110,113 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     if args.dry_run && plan.next().is_some() {
         return release.finish(&plan, "dry run");
     }
-    let mut confirmed = args.yes;
-    loop {
-        let step = plan.next();
-        if let Some(Step::Prepare | Step::Tag) = step {
-            release.git.identity()?;
-            terminal::confirm(confirmed)?;
-            confirmed = true;
-        }
-        match (step, facts.prepared) {
-            (None, _) => return release.finish(&plan, "released"),
-            (Some(Step::Prepare), _) => release.prepare(&facts.head)?,
-            (Some(Step::Tag), Some(commit)) => release.tag(&commit)?,
-            (Some(step), _) if args.wait => release.follow(step)?,
-            (Some(step), _) => return release.not_yet(&plan, step),
-        }
-        facts = release.gather()?;
-        plan = plan::plan(&facts)?;
+    release.converge(facts, plan)
+}
+
+fn overrides(args: &Cut) -> Result<Vec<Override>, Fault> {
+    let because = args.because.as_deref().unwrap_or_default().trim();
+    if args.because.is_some() && (because.is_empty() || because.chars().any(char::is_control)) {
+        return Err(Fault::usage("--because needs a reason, in one line"));
     }
+    Ok(args.gates.iter().map(|gate| Override { gate: *gate, because: because.to_owned() }).collect())
 }
 
 struct Release<'a> {
-    args: &'a Args,
-    pipeline: Pipeline,
-    registry: Registry,
-    git: Git,
+    args: &'a Cut,
+    version: Version,
+    overrides: Vec<Override>,
+    sources: Sources,
 }
 
 impl Release<'_> {
-    fn gather(&self) -> Result<Facts> {
-        let version = &self.args.version;
-        let branch = self.pipeline.branch.clone();
-        let remote_head = self.git.fetch("origin", &format!("refs/heads/{branch}"))?;
-        let prepared = self.prepared(&remote_head)?;
-        let tags = self.git.remote_tags("origin")?;
-        let tagged = |name: &str| tags.iter().find(|(tag, _)| tag == name).map(|(_, commit)| commit.clone());
-        let image = match &prepared {
-            Some(commit) => self.registry.resolve(&sha_tag(commit))?,
-            None => None,
-        };
-        Ok(Facts {
-            version: version.clone(),
-            on_branch: self.git.branch()?,
-            dirty: self.git.dirty()?,
-            head: self.git.commit("HEAD")?.context("the project has no commit yet")?,
-            last: tags.iter().filter_map(|(tag, _)| Version::from_tag(tag)).max(),
-            local_tag: self.git.commit(&format!("refs/tags/{version}"))?,
-            remote_tag: tagged(&version.to_string()),
-            published: self.registry.resolve(&version.to_string())?,
-            branch,
-            remote_head,
-            prepared,
-            image,
-        })
+    fn look(&self) -> Result<(Facts, Plan)> {
+        let facts = self.sources.gather(&self.version, &self.overrides)?;
+        let plan = plan::plan(&facts)?;
+        Ok((facts, plan))
     }
 
-    fn subject(&self) -> String {
-        format!("release: {}", self.args.version)
-    }
-
-    /// The commit on the remote's branch that set this version.
-    fn prepared(&self, remote_head: &str) -> Result<Option<String>> {
-        for commit in self.git.commits_called(remote_head, &self.subject())? {
-            let manifest = self.git.show(&commit, "Cargo.toml")?.unwrap_or_default();
-            if manifest::workspace_version(&manifest).is_ok_and(|version| version == self.args.version) {
-                return Ok(Some(commit));
+    /// Does step after step, until all is done or somebody else has to do something.
+    fn converge(&self, mut facts: Facts, mut plan: Plan) -> Result<()> {
+        let (mut confirmed, mut restarted) = (self.args.yes, false);
+        loop {
+            self.catch_up(&facts, &plan);
+            let Some(Planned { step, progress, .. }) = plan.next() else {
+                return self.finish(&plan, "released");
+            };
+            match progress {
+                Progress::Waiting(why) => self.wait_for(&plan, *step, why)?,
+                // Once is enough: GitHub needs its time to show it.
+                Progress::ToDo if *step == Step::Restart && restarted => {
+                    self.wait_for(&plan, Step::Restart, "the tag's run was started again")?;
+                }
+                Progress::Unknown(fault) => return Err(self.unknown(fault)),
+                Progress::ToDo | Progress::Done => {
+                    terminal::confirm(confirmed)?;
+                    confirmed = true;
+                    restarted |= *step == Step::Restart;
+                    self.act(*step, &facts, &plan)?;
+                }
             }
+            (facts, plan) = self.look()?;
         }
-        Ok(None)
     }
 
-    /// Makes the release commit from objects on top of `head`, which the plan saw on both sides, and pushes it; the work
-    /// tree follows only when the remote has it.
-    fn prepare(&self, head: &str) -> Result<()> {
-        let version = &self.args.version;
-        let branch = &self.pipeline.branch;
-        let text = |path: &str| {
-            self.git
-                .show(head, path)?
-                .with_context(|| Fault::refused(format!("{path} is not in the repository")))
-        };
-        let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-        let overlay = Target { path: PRODUCTION_OVERLAY, image: &self.pipeline.image, source: None };
-        let pin = Pin { git_ref: None, tag: Some(version.to_string()), digest: None };
-        let files = [
-            ("Cargo.toml", manifest::set_workspace_version(&text("Cargo.toml")?, version)?),
-            ("Cargo.lock", manifest::set_lock_versions(&text("Cargo.lock")?, &MEMBERS, version)?),
-            (
-                "CHANGELOG.md",
-                changelog::roll(&self.changelog(head)?, version, &today, &self.pipeline.repository)?,
-            ),
-            (PRODUCTION_OVERLAY, kustomization::write(&text(PRODUCTION_OVERLAY)?, &overlay, &pin)?),
-        ];
-        let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-        let commit = self.git.commit_files(head, &files, &format!("{}\n", self.subject()))?;
-        match self.git.push("origin", &commit, &format!("refs/heads/{branch}"), Some(head))? {
-            Push::Done => self.say(&format!("pushed {} to {branch}", &commit[..12])),
-            Push::Raced(lost) => {
-                return Err(Fault::race(format!("{branch} moved in the meantime ({lost})"))
-                    .help("nothing was changed; git pull --rebase, look at what came, and run the same command again")
-                    .into());
-            }
+    fn act(&self, step: Step, facts: &Facts, plan: &Plan) -> Result<()> {
+        match step {
+            Step::Prepare => self.prepare(facts, plan),
+            Step::Propose => self.propose(facts, plan),
+            Step::Tag => self.tag(plan),
+            Step::Restart => self.restart(facts),
+            // Others do these; they are never "to do".
+            Step::Merge | Step::Ci | Step::Publish => Ok(()),
         }
-        self.git.fast_forward(&commit)
     }
 
-    /// CHANGELOG.md at a commit, with a draft from the commit subjects where Unreleased is empty.
-    fn changelog(&self, head: &str) -> Result<String> {
-        let text = self
-            .git
-            .show(head, "CHANGELOG.md")?
-            .context(Fault::refused("CHANGELOG.md is not in the repository"))?;
-        if !changelog::unreleased(&text)?.is_empty() {
-            return Ok(text);
-        }
-        let last = self
-            .git
-            .remote_tags("origin")?
-            .into_iter()
-            .filter_map(|(tag, commit)| Some((Version::from_tag(&tag)?, commit)));
-        let subjects = self.git.subjects(last.max().map(|(_, commit)| commit).as_deref(), head)?;
-        Ok(changelog::fill(&text, &changelog::draft(&subjects))?)
+    fn unknown(&self, fault: &Fault) -> anyhow::Error {
+        anyhow::Error::new(fault.clone()).context(format!("cannot tell how it stands with {}", self.version))
     }
 
-    fn tag(&self, commit: &str) -> Result<()> {
-        let version = self.args.version.to_string();
-        if self.git.commit(&format!("refs/tags/{version}"))?.is_none() {
-            let text = self.git.show(commit, "CHANGELOG.md")?.unwrap_or_default();
-            let notes = changelog::section(&text, &self.args.version).unwrap_or_default();
-            self.git.tag(&version, commit, &format!("Release {version}\n\n{}\n", notes.trim()))?;
-        } else if !self.git.is_annotated(&version)? {
-            return Err(Fault::refused(format!("your own tag {version} is not annotated"))
-                .help(format!("git tag --delete {version}, and run the same command again"))
-                .into());
+    /// Waits until the step has moved, with `--wait`; else says that it has not.
+    fn wait_for(&self, plan: &Plan, step: Step, why: &str) -> Result<()> {
+        if !self.args.wait {
+            return self.not_yet(plan, why);
         }
-        let reference = format!("refs/tags/{version}");
-        match self.git.push("origin", &reference, &reference, None)? {
-            Push::Done => self.say(&format!("pushed the tag {version}")),
-            // The next look at the facts tells whether it is the same tag.
-            Push::Raced(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Waits until CI has done its step.
-    fn follow(&self, step: Step) -> Result<()> {
-        let spinner = terminal::Spinner::start(format!("waiting for CI ({step:?})"));
-        let start = Instant::now();
+        let spinner = terminal::Spinner::start(why);
+        let (start, mut told) = (Instant::now(), String::new());
         while start.elapsed() < PATIENCE {
-            if plan::plan(&self.gather()?)?.next() != Some(step) {
-                drop(spinner);
-                return Ok(());
+            match self.look() {
+                Ok((_, plan)) => match plan.next() {
+                    Some(Planned { step: now, progress: Progress::Waiting(why), .. }) if *now == step => {
+                        if told != *why {
+                            spinner.say(why);
+                            told.clone_from(why);
+                        }
+                    }
+                    Some(Planned { step: now, progress: Progress::Unknown(fault), .. })
+                        if *now == step && fault.kind == Kind::Remote =>
+                    {
+                        spinner.say(&fault.to_string());
+                    }
+                    Some(Planned { step: Step::Restart, .. }) if step == Step::Restart => {}
+                    _ => return Ok(()),
+                },
+                // Whoever waits for two hours outlives a stumble.
+                Err(error) if exit_code(&error) == Kind::Remote as u8 => spinner.say(&format!("{error:#}")),
+                Err(error) => return Err(error),
             }
             std::thread::sleep(POLL);
         }
-        Err(Fault::remote("CI did not finish in 90 minutes")
-            .help("see its run, then run the same command again")
+        Err(Fault::remote(format!("{} is not released after two hours: {told}", self.version))
+            .help("look there, then run the same command again")
             .into())
     }
 
-    fn not_yet(&self, plan: &Plan, step: Step) -> Result<()> {
+    fn not_yet(&self, plan: &Plan, why: &str) -> Result<()> {
         if self.args.json {
             self.finish(plan, "waiting")?;
         }
-        let what = plan.steps.iter().find(|(other, ..)| *other == step).map_or("", |(_, _, what)| what);
-        Err(Fault::remote(format!("{} is not released yet: waiting until {what}", self.args.version))
-            .help("run the same command again when CI is green, or with --wait")
+        Err(Fault::remote(format!("{} is not released yet: {why}", self.version))
+            .help("run the same command again then, or with --wait")
             .into())
     }
 
@@ -243,14 +224,23 @@ impl Release<'_> {
         if self.args.json {
             println!("{}", json!({ "state": state, "plan": plan }));
         } else {
-            self.say(&format!("{}: {state}", self.args.version));
+            self.say(&format!("{}: {state}", self.version));
         }
         Ok(())
     }
 
     fn say(&self, line: &str) {
-        if !self.args.json {
-            println!("{line}");
+        if self.args.json { eprintln!("{line}") } else { println!("{line}") }
+    }
+
+    /// A race was lost: shows what is to be done now, and does none of it.
+    fn lost(&self, what: String) -> anyhow::Error {
+        let fault =
+            Fault::race(what).help("nothing was changed; look at what came, then run the same command again");
+        match self.look() {
+            Ok((_, plan)) => eprintln!("{plan}"),
+            Err(error) => eprintln!("{error:#}"),
         }
+        fault.into()
     }
 }

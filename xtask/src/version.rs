@@ -30,6 +30,73 @@ impl Version {
     }
 }
 
+/// Which part of a version goes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Bump {
+    /// v0.1.0 -> v0.1.1
+    Patch,
+    /// v0.1.0 -> v0.2.0
+    Minor,
+    /// v0.1.0 -> v1.0.0
+    Major,
+    /// v0.1.0 -> v0.2.0-rc.1 -> v0.2.0-rc.2; in a series of its own v0.1.0 -> v0.1.1-rc.1
+    Rc,
+}
+
+/// The versions that are cut from a branch of their own, `release/0.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Series {
+    major: u64,
+    minor: u64,
+}
+
+impl Series {
+    /// The series of a branch; `None` for any other branch.
+    pub fn of_branch(branch: &str) -> Option<Self> {
+        let (major, minor) = branch.strip_prefix("release/")?.split_once('.')?;
+        let series = Self { major: major.parse().ok()?, minor: minor.parse().ok()? };
+        // Neither `release/01.2` nor `release/+1.2`.
+        (series.branch() == branch).then_some(series)
+    }
+
+    pub fn of(version: &Version) -> Self {
+        Self { major: version.0.major, minor: version.0.minor }
+    }
+
+    pub fn branch(self) -> String {
+        format!("release/{}.{}", self.major, self.minor)
+    }
+}
+
+impl Version {
+    /// The version after this one. A pre-release becomes the release that it prepares, if that is as far as `bump` goes.
+    pub fn bumped(&self, bump: Bump, series: Option<Series>) -> Self {
+        let semver::Version { major, minor, patch, .. } = self.0;
+        let pre = self.is_prerelease();
+        let plain = semver::Version::new;
+        let next = match bump {
+            Bump::Patch if pre => plain(major, minor, patch),
+            Bump::Patch => plain(major, minor, patch + 1),
+            Bump::Minor if pre && patch == 0 => plain(major, minor, 0),
+            Bump::Minor => plain(major, minor + 1, 0),
+            Bump::Major if pre && (minor, patch) == (0, 0) => plain(major, 0, 0),
+            Bump::Major => plain(major + 1, 0, 0),
+            Bump::Rc => {
+                let mut next = match (pre, series) {
+                    (true, _) => plain(major, minor, patch),
+                    (false, Some(_)) => plain(major, minor, patch + 1),
+                    (false, None) => plain(major, minor + 1, 0),
+                };
+                let before = pre.then(|| self.0.pre.strip_prefix("rc.")?.parse::<u64>().ok()).flatten();
+                // `rc.N` always parses.
+                next.pre = format!("rc.{}", before.unwrap_or(0) + 1).parse().unwrap_or_default();
+                next
+            }
+        };
+        Self(next)
+    }
+}
+
 impl FromStr for Version {
     type Err = Fault;
 
@@ -72,6 +139,34 @@ mod tests {
         assert!(version("v0.2.0-rc.1") < version("v0.2.0"));
         assert!(version("v0.2.0-rc.2") < version("v0.2.0-rc.10"));
         assert!(version("v0.9.0") < version("v0.10.0"));
+    }
+
+    #[test]
+    fn a_bump_goes_up_by_one_step() {
+        let bumped = |from: &str, bump| from.parse::<Version>().unwrap().bumped(bump, None).to_string();
+        for (from, patch, minor, major, rc) in [
+            ("v0.0.0", "v0.0.1", "v0.1.0", "v1.0.0", "v0.1.0-rc.1"),
+            ("v0.1.2", "v0.1.3", "v0.2.0", "v1.0.0", "v0.2.0-rc.1"),
+            ("v0.2.0-rc.9", "v0.2.0", "v0.2.0", "v1.0.0", "v0.2.0-rc.10"),
+            ("v1.2.3-rc.1", "v1.2.3", "v1.3.0", "v2.0.0", "v1.2.3-rc.2"),
+            ("v2.0.0-beta", "v2.0.0", "v2.0.0", "v2.0.0", "v2.0.0-rc.1"),
+        ] {
+            let all = [Bump::Patch, Bump::Minor, Bump::Major, Bump::Rc].map(|bump| bumped(from, bump));
+            assert_eq!(all, [patch, minor, major, rc], "{from}");
+        }
+        let series = Series::of_branch("release/0.1");
+        let fix = "v0.1.2".parse::<Version>().unwrap().bumped(Bump::Rc, series);
+        assert_eq!(fix.to_string(), "v0.1.3-rc.1");
+    }
+
+    #[test]
+    fn a_series_is_a_branch_of_its_own() {
+        let series = Series::of_branch("release/0.1").unwrap();
+        assert_eq!(series, Series::of(&"v0.1.7-rc.1".parse().unwrap()));
+        assert_eq!(series.branch(), "release/0.1");
+        for other in ["release/v0.1", "release/0.1.0", "release/01.2", "release/+1.2", "release/", "master"] {
+            assert_eq!(Series::of_branch(other), None, "{other}");
+        }
     }
 
     #[test]

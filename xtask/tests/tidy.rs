@@ -6,11 +6,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Values in, values out: text, versions, digests, plans.
-const PURE: &[&str] =
-    &["changelog", "fault", "image", "kustomization", "manifest", "pipeline", "report", "sbom", "version"];
+const PURE: &[&str] = &[
+    "changelog",
+    "checks",
+    "fault",
+    "image",
+    "kustomization",
+    "manifest",
+    "pipeline",
+    "report",
+    "sbom",
+    "version",
+];
 /// One outside thing each.
 const EDGES: &[&str] =
-    &["archive", "builder", "docker", "duckdb", "git", "infra", "kustomize", "registry", "service"];
+    &["archive", "builder", "docker", "duckdb", "git", "github", "infra", "kustomize", "registry", "service"];
 /// Edges that stand on another one: the infra repository on git.
 const EDGE_ON_EDGE: &[(&str, &str)] = &[("infra", "git")];
 /// One verb each.

@@ -27,20 +27,36 @@ fn steps(job: &Value) -> &Vec<Value> {
 }
 
 #[test]
-fn it_runs_on_master_on_version_tags_and_for_pull_requests() {
+fn it_runs_on_branches_on_version_tags_for_pull_requests_and_when_it_is_started_again() {
     let on = &workflow()["on"];
-    assert_eq!(on["push"], json!({"branches": ["master"], "tags": ["v*"]}));
-    assert_eq!(on["pull_request"], json!({"branches": ["master"]}));
-    assert_eq!(on.as_object().unwrap().len(), 2, "pull_request_target and the like hand out secrets");
+    assert_eq!(on["push"], json!({"branches": ["master", "release/*"], "tags": ["v*"]}));
+    assert_eq!(on["pull_request"], json!({"branches": ["master", "release/*"]}));
+    assert_eq!(on["workflow_dispatch"], json!(null));
+    assert_eq!(on.as_object().unwrap().len(), 3, "pull_request_target and the like hand out secrets");
 }
 
 #[test]
-fn only_a_tested_push_is_published() {
+fn a_branch_is_tested_and_built_and_a_tag_only_published() {
     let jobs = &workflow()["jobs"];
-    assert_eq!(jobs.as_object().unwrap().keys().collect::<Vec<_>>(), ["build-and-push", "test"]);
+    assert_eq!(jobs.as_object().unwrap().keys().collect::<Vec<_>>(), ["build-and-push", "release", "test"]);
+    assert_eq!(jobs["test"]["if"], "github.ref_type != 'tag'");
     assert_eq!(jobs["build-and-push"]["needs"], "test");
-    assert_eq!(jobs["build-and-push"]["if"], "github.event_name == 'push'");
-    assert_eq!(jobs["test"].get("if"), None);
+    assert_eq!(
+        jobs["build-and-push"]["if"],
+        "github.ref_type != 'tag' && github.event_name != 'pull_request'"
+    );
+    assert_eq!(jobs["release"]["if"], "github.ref_type == 'tag'");
+}
+
+/// What a commit must have before it is tagged are the names of jobs: a renamed job would never be green.
+#[test]
+fn the_required_checks_are_jobs() {
+    let pipeline = file().parent().unwrap().join("../../deploy/pipeline.yaml");
+    let text = std::fs::read_to_string(pipeline).unwrap();
+    let names = text.lines().find_map(|line| line.strip_prefix("# checks: [")).unwrap();
+    for name in names.trim_end_matches(']').split(", ") {
+        assert_eq!(workflow()["jobs"][name]["name"], name);
+    }
 }
 
 #[test]
@@ -48,14 +64,16 @@ fn a_job_may_do_what_it_needs_and_no_more() {
     let workflow = workflow();
     assert_eq!(workflow["permissions"], json!({}));
     assert_eq!(workflow["jobs"]["test"]["permissions"], json!({"contents": "read"}));
-    let publishing = json!({"contents": "read", "packages": "write"});
-    assert_eq!(workflow["jobs"]["build-and-push"]["permissions"], publishing);
+    let building = json!({"contents": "read", "packages": "write"});
+    assert_eq!(workflow["jobs"]["build-and-push"]["permissions"], building);
+    let publishing = json!({"checks": "read", "contents": "write", "packages": "write"});
+    assert_eq!(workflow["jobs"]["release"]["permissions"], publishing);
 }
 
 #[test]
 fn the_logic_is_in_xtask() {
     let jobs = &workflow()["jobs"];
-    for (job, command) in [("test", "ci"), ("build-and-push", "ci publish")] {
+    for (job, command) in [("test", "ci"), ("build-and-push", "ci publish"), ("release", "ci publish")] {
         let runs: Vec<_> = steps(&jobs[job]).iter().filter_map(|step| step["run"].as_str()).collect();
         assert_eq!(runs, [format!("nix develop . --command cargo xtask {command}")]);
         assert!(jobs[job]["timeout-minutes"].is_u64(), "{job} could hang for six hours");
@@ -63,9 +81,9 @@ fn the_logic_is_in_xtask() {
 }
 
 #[test]
-fn only_the_publishing_step_sees_the_token_and_only_the_tests_have_a_cache() {
+fn only_what_publishes_sees_the_token_and_only_the_tests_have_a_cache() {
     let jobs = &workflow()["jobs"];
-    for (job, tokens, caches) in [("test", 0, 1), ("build-and-push", 1, 0)] {
+    for (job, tokens, caches) in [("test", 0, 1), ("build-and-push", 1, 0), ("release", 1, 0)] {
         let steps = steps(&jobs[job]);
         let uses =
             |step: &&Value, action: &str| step["uses"].as_str().is_some_and(|uses| uses.contains(action));
@@ -74,7 +92,13 @@ fn only_the_publishing_step_sees_the_token_and_only_the_tests_have_a_cache() {
         let checkout = steps.iter().find(|step| uses(step, "actions/checkout")).unwrap();
         assert_eq!(checkout["with"]["persist-credentials"], false, "{job}");
     }
-    assert_eq!(steps(&jobs["build-and-push"])[0]["with"]["fetch-depth"], 0, "ancestry needs the history");
+    let checkout = |job: &str| steps(&jobs[job])[0]["with"].clone();
+    assert_eq!(checkout("build-and-push")["fetch-depth"], 0, "ancestry needs the history");
+    assert_eq!(
+        checkout("release")["ref"],
+        "${{ github.ref }}",
+        "the tag's message tells what was overridden"
+    );
 }
 
 /// A tag of an action can be moved to anything; a commit cannot.
@@ -91,15 +115,14 @@ fn actions_are_pinned_by_commit_with_their_version_beside() {
     }
 }
 
-/// Only runs of pull requests share a group: GitHub cancels what waits in a group, too.
+/// GitHub drops what waits in a group when a third comes: only runs that may replace each other share one.
 #[test]
-fn no_run_of_master_or_of_a_tag_is_cancelled() {
+fn no_run_of_a_branch_or_of_a_tag_is_cancelled() {
     let concurrency = &workflow()["concurrency"];
     let group = concurrency["group"].as_str().unwrap();
-    assert!(
-        group.ends_with("${{ github.event_name == 'pull_request' && github.ref || github.run_id }}"),
-        "{group}"
-    );
+    let shared = "(github.event_name == 'pull_request' || github.ref_type == 'tag') && github.ref";
+    assert!(group.ends_with(&format!("${{{{ {shared} || github.run_id }}}}")), "{group}");
+    assert_eq!(concurrency["cancel-in-progress"], "${{ github.event_name == 'pull_request' }}");
 }
 
 #[test]

@@ -23,6 +23,7 @@ const MEMBERS: [&str; 2] = ["dojo", "xtask"];
 const PIPELINE: &str = "
 image: ghcr.io/blogle/dojo
 registry: oci:../registry
+github: none
 repository: github.com/blogle/dojo
 branch: master
 infra: {url: 'git@example.com:infra.git', branch: main}

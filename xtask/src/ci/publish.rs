@@ -1,4 +1,5 @@
-//! `ci publish`: one image a commit, built and pushed once as `sha-…`; every other tag is a further name of its digest.
+//! `ci publish`: one image a commit, built and pushed once as `sha-…`; every other tag is a further name of its digest,
+//! and a version also gets its release on GitHub.
 //!
 //! Names that people and environments follow come last: after the image was read back, and has its bill of materials.
 
@@ -7,17 +8,26 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use super::page;
 use crate::archive;
 use crate::builder::{self, Builder, Recipe};
+use crate::changelog;
+use crate::checks::{State, judge, overall};
 use crate::duckdb;
 use crate::fault::Fault;
 use crate::git::Git;
+use crate::github::Github;
 use crate::image::{Digest, Image, Labels, sha_tag};
+use crate::kustomization::{self, Pin, Target};
+use crate::kustomize::Kustomize;
 use crate::pipeline::Pipeline;
 use crate::registry::{Artifact, Push, Registry};
 use crate::sbom;
 use crate::terminal::Spinner;
-use crate::version::Version;
+use crate::version::{Series, Version};
+
+/// The manifests that go with a release (spec section 3.3).
+const PRODUCTION: &str = "deploy/k8s/overlays/production";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -48,27 +58,115 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     if let Some(asked) = args.commit.as_ref().filter(|asked| **asked != commit) {
         return Err(Fault::usage(format!("GITHUB_SHA is {asked}, but {commit} is checked out")).into());
     }
-    let branch = args.git_ref.strip_prefix("refs/heads/").filter(|branch| *branch == pipeline.branch);
+    let branch = args.git_ref.strip_prefix("refs/heads/");
+    let branch = branch.filter(|branch| *branch == pipeline.branch || Series::of_branch(branch).is_some());
     let version = args.git_ref.strip_prefix("refs/tags/").and_then(Version::from_tag);
     if branch.is_none() && version.is_none() {
         return Err(Fault::usage(format!("nothing is published for {}", args.git_ref))
-            .help(format!("publish runs on refs/heads/{} and on tags vX.Y.Z", pipeline.branch))
+            .help(format!(
+                "publish runs on refs/heads/{}, on refs/heads/release/X.Y and on tags vX.Y.Z",
+                pipeline.branch
+            ))
             .into());
     }
     let registry = Registry::open(pipeline.registry(), root)?;
+    let github = match (&version, pipeline.github()) {
+        (Some(_), Some(api)) => Some((Github::open(&api, &pipeline.repository)?, Kustomize::find()?)),
+        _ => None,
+    };
     if let Some(version) = &version {
         check_version(&git, &commit, version)?;
+        if let Some((github, _)) = &github {
+            check_ci(github, &git, &pipeline, &commit, version)?;
+        }
     }
     let digest = image(args, root, &pipeline, &registry, &commit)?;
     let bill = bill(root, &pipeline, &registry, &digest)?;
     let mut names = Names::default();
-    match version {
-        Some(version) => name_version(&registry, &digest, &version, &mut names)?,
-        None => move_edge(&registry, &git, &digest, &commit, &mut names)?,
+    let mut page = None;
+    match (&version, branch) {
+        (Some(version), _) => {
+            name_version(&registry, &digest, version, &mut names)?;
+            if let Some((github, kustomize)) = &github {
+                let text = git.show(&commit, "CHANGELOG.md")?.unwrap_or_default();
+                let notes = changelog::section(&text, version).unwrap_or_default();
+                let manifests = manifests(kustomize, &git, &pipeline, &commit, version, &digest)?;
+                let files = files(&pipeline, version, &digest, registry.attached(&bill)?, manifests);
+                let latest = names.set.iter().any(|name| name == "latest");
+                page = Some(page::publish(github, version, &notes, &files, latest)?);
+            }
+        }
+        (None, Some(branch)) if branch == pipeline.branch => {
+            move_edge(&registry, &git, &digest, &commit, &mut names)?;
+        }
+        (None, _) => names.left.push(format!("edge follows {} alone", pipeline.branch)),
     }
     names.set.insert(0, sha_tag(&commit));
-    tell(args, &pipeline, &digest, &bill, &names);
+    tell(args, &pipeline, &digest, &bill, &names, page.as_deref());
     Ok(())
+}
+
+/// A tag that somebody pushed by hand says nothing about the commit's tests.
+fn check_ci(github: &Github, git: &Git, pipeline: &Pipeline, commit: &str, version: &Version) -> Result<()> {
+    let overridden = "Override: checks because ";
+    if git.tag_message(&version.to_string())?.lines().any(|line| line.starts_with(overridden)) {
+        return Ok(());
+    }
+    let checks = judge(pipeline.checks(), &github.check_runs(commit)?, &github.checks_page(commit));
+    let state = overall(&checks);
+    if state == State::Green {
+        return Ok(());
+    }
+    let bad = checks.iter().filter(|check| check.state != State::Green);
+    let bad: Vec<_> = bad.map(ToString::to_string).collect();
+    let message = format!("{version} is not published: on {} {}", &commit[..12], bad.join("; "));
+    let fault = if state == State::Red { Fault::refused(message) } else { Fault::remote(message) };
+    Err(fault.help("see to it that CI is green on that very commit, then run this again").into())
+}
+
+/// What the production overlay of this commit renders to, with the image pinned by its digest.
+fn manifests(
+    kustomize: &Kustomize,
+    git: &Git,
+    pipeline: &Pipeline,
+    commit: &str,
+    version: &Version,
+    digest: &Digest,
+) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    git.export(commit, "deploy/k8s", folder.path())?;
+    let overlay = folder.path().join(PRODUCTION);
+    let path = overlay.join("kustomization.yaml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("{PRODUCTION} at {commit}"))?;
+    let target = Target {
+        path: "deploy/k8s/overlays/production/kustomization.yaml",
+        image: &pipeline.image,
+        source: None,
+    };
+    let pin = Pin { git_ref: None, tag: Some(version.to_string()), digest: Some(digest.clone()) };
+    std::fs::write(&path, kustomization::write(&text, &target, &pin)?)?;
+    Ok(kustomize.text(&overlay)?)
+}
+
+/// What a release carries: the image's digest, its bill of materials, and the manifests that run it.
+fn files(
+    pipeline: &Pipeline,
+    version: &Version,
+    digest: &Digest,
+    bill: Vec<u8>,
+    manifests: String,
+) -> [page::File; 3] {
+    let Pipeline { image, .. } = pipeline;
+    let file = |ending: &str, media_type, bytes| page::File {
+        name: format!("{}-{version}{ending}", pipeline.service()),
+        media_type,
+        bytes,
+    };
+    [
+        file(".digest.txt", "text/plain", format!("{image}:{version}@{digest}\n").into_bytes()),
+        file(".cdx.json", sbom::MEDIA_TYPE, bill),
+        file(".production.yaml", "application/yaml", manifests.into_bytes()),
+    ]
 }
 
 fn check_version(git: &Git, commit: &str, version: &Version) -> Result<()> {
@@ -219,14 +317,19 @@ fn labels(registry: &Registry, tag: &str) -> Result<Option<Labels>> {
     registry.labels(&digest).map(Some)
 }
 
-fn tell(args: &Args, pipeline: &Pipeline, digest: &Digest, bill: &Digest, names: &Names) {
+fn tell(args: &Args, pipeline: &Pipeline, digest: &Digest, bill: &Digest, names: &Names, page: Option<&str>) {
     if args.json {
-        println!("{}", json!({ "digest": digest, "sbom": bill, "tags": names.set, "left": names.left }));
+        let object =
+            json!({ "digest": digest, "sbom": bill, "tags": names.set, "left": names.left, "release": page });
+        println!("{object}");
         return;
     }
     println!("{}@{digest}", pipeline.image);
     println!("  names  {}", names.set.join(", "));
     println!("  sbom   {bill}");
+    if let Some(page) = page {
+        println!("  page   {page}");
+    }
     for left in &names.left {
         println!("  note   {left}");
     }

@@ -39,12 +39,9 @@ impl Git {
         Ok(commits.collect())
     }
 
-    /// The commits before `revision` (itself included) with exactly this subject, newest first.
-    pub fn commits_called(&self, revision: &str, subject: &str) -> Result<Vec<String>> {
-        let pattern = format!("--grep={subject}");
-        let found = self.walk(&["--fixed-strings", &pattern, "--format=%H %s", revision, "--"])?;
-        let called = found.lines().filter_map(|line| line.split_once(' ')).filter(|(_, s)| *s == subject);
-        Ok(called.map(|(id, _)| id.to_owned()).collect())
+    /// The whole message of a commit.
+    pub fn message(&self, commit: &str) -> Result<String> {
+        self.walk(&["--no-walk", "--format=%B", commit, "--"])
     }
 
     /// The subjects of the commits after `from` (or from the start) up to `to`, newest first, merges left out.
@@ -53,16 +50,14 @@ impl Git {
         Ok(self.walk(&["--no-merges", "--format=%s", &range, "--"])?.lines().map(str::to_owned).collect())
     }
 
-    /// How many commits there are after `from` (or from the start) up to `to`.
-    #[allow(dead_code, reason = "for `release`")]
+    /// How many commits there are after `from` (or from the start) up to `to`, merges left out.
     pub fn count(&self, from: Option<&str>, to: &str) -> Result<usize> {
-        let count = self.run(["rev-list", "--count", &self.range(from, to)?, "--"])?;
+        let count = self.run(["rev-list", "--count", "--no-merges", &self.range(from, to)?, "--"])?;
         Ok(count.parse()?)
     }
 
     /// The first `most` commits after `commit` on the line of first parents that leads to `head`, oldest first. It is an
     /// error if `commit` is not on that line, unless nothing is after it.
-    #[allow(dead_code, reason = "for `release`")]
     pub fn first_parent_after(&self, commit: &str, head: &str, most: usize) -> Result<Vec<String>> {
         let range = self.range(Some(commit), head)?;
         let found = self.run(["rev-list", "--first-parent", "--reverse", "--parents", &range, "--"])?;
@@ -78,17 +73,18 @@ impl Git {
 
     /// The oldest commit on the line of first parents after `from` (or from the start) up to `head` whose change of `path`
     /// added a line that starts with one of `starts`. A merge counts for what it brought.
-    #[allow(dead_code, reason = "for `release`")]
     pub fn commit_that_added(
         &self,
         from: Option<&str>,
         head: &str,
         path: &str,
-        starts: &[&str],
+        starts: &[impl AsRef<str>],
     ) -> Result<Option<String>> {
         let range = self.range(from, head)?;
-        let pattern =
-            format!("-G^({})", starts.iter().map(|start| literal(start)).collect::<Vec<_>>().join("|"));
+        let pattern = format!(
+            "-G^({})",
+            starts.iter().map(|start| literal(start.as_ref())).collect::<Vec<_>>().join("|")
+        );
         let found = self.walk(&[
             "--first-parent",
             "--reverse",
@@ -105,7 +101,7 @@ impl Git {
             path,
         ])?;
         // The pattern finds what was taken away too.
-        let added = |line: &str| starts.iter().any(|start| line.starts_with(start));
+        let added = |line: &str| starts.iter().any(|start| line.starts_with(start.as_ref()));
         let mut commit = None;
         for line in found.lines() {
             commit = line.strip_prefix("commit ").or(commit);

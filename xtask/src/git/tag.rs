@@ -1,7 +1,6 @@
 //! Tags on this machine.
 
-use anyhow::{Context as _, Result};
-use jiff::Timestamp;
+use anyhow::Result;
 
 use super::{Git, git, shell, succeed, without_credentials};
 use crate::fault::Fault;
@@ -20,28 +19,22 @@ impl Git {
         Ok(self.run(["cat-file", "-t", &format!("refs/tags/{tag}")])? == "tag")
     }
 
-    /// What an annotated tag here says, without its signature; `None` if it is not there or not annotated.
-    #[allow(dead_code, reason = "for `release`")]
-    pub fn tag_message(&self, tag: &str) -> Result<Option<String>> {
-        let Some(fields) = self.annotation(tag, "%(contents)%00%(contents:signature)")? else {
-            return Ok(None);
-        };
-        let (message, signature) = fields.split_once('\0').unwrap_or((&fields, ""));
-        // The message's own end is a line break; for-each-ref adds one, and `run` takes all of them away.
+    /// What an annotated tag here says, without its signature; empty if it is not there or not annotated.
+    pub fn tag_message(&self, tag: &str) -> Result<String> {
+        let found = self.tag_fields(tag, "%(contents)%00%(contents:signature)")?.unwrap_or_default();
+        let (message, signature) = found.split_once('\0').unwrap_or((&found, ""));
+        // git adds a line break, and `run` takes all of them away.
         let message = message.trim_end().strip_suffix(signature.trim_end()).unwrap_or(message);
-        Ok(Some(message.trim_end().to_owned()))
+        Ok(message.trim_end().to_owned())
     }
 
-    /// When an annotated tag here was made; `None` if it is not there or not annotated.
-    #[allow(dead_code, reason = "for `release`")]
-    pub fn tagger_time(&self, tag: &str) -> Result<Option<Timestamp>> {
-        let Some(time) = self.annotation(tag, "%(taggerdate:iso-strict)")? else { return Ok(None) };
-        let time = time.parse().with_context(|| format!("the tag {tag} has no time: {time}"))?;
-        Ok(Some(time))
+    /// When an annotated tag here was made, in seconds since 1970; `None` if it is not there or not annotated.
+    pub fn tag_time(&self, tag: &str) -> Result<Option<i64>> {
+        Ok(self.tag_fields(tag, "%(taggerdate:unix)")?.and_then(|time| time.parse().ok()))
     }
 
-    /// Fields, as `git for-each-ref` knows them, of an annotated tag.
-    fn annotation(&self, tag: &str, fields: &str) -> Result<Option<String>> {
+    /// Fields, as `git for-each-ref` knows them, of an annotated tag here.
+    fn tag_fields(&self, tag: &str, fields: &str) -> Result<Option<String>> {
         let reference = format!("refs/tags/{tag}");
         // The pattern finds tags in a folder of this name too.
         let format = format!("--format=%(objecttype) %(refname)%0a{fields}");
@@ -50,7 +43,6 @@ impl Git {
     }
 
     /// Makes the tag here the one that the remote has, whatever it was before.
-    #[allow(dead_code, reason = "for `release`")]
     pub fn replace_tag_from(&self, remote: &str, tag: &str) -> Result<()> {
         let refspec = format!("+refs/tags/{tag}:refs/tags/{tag}");
         self.fetch_refs(remote, &refspec).map_err(|error| {

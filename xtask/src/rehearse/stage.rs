@@ -134,6 +134,7 @@ fn pipeline_text(real: &Pipeline) -> Result<String> {
         "# Written by `cargo xtask rehearse`: everything lies in this rehearsal's folder.
 image: {image}
 registry: oci:../registry
+github: none
 repository: {repository}
 branch: master
 infra: {{url: ../infra.git, branch: main}}

@@ -1,34 +1,147 @@
 //! Facts -> plan, for `release`: what is done, what comes next, and what stands against it.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::checks::{Check, State, WorkflowRun, overall};
 use crate::fault::Fault;
 use crate::image::{Digest, sha_tag};
 use crate::version::Version;
+
+/// How long GitHub may take to start the run of a tag that was pushed.
+const START: Duration = Duration::from_secs(120);
+
+/// What was asked of somebody who may not have answered.
+pub type Asked<T> = Result<T, Fault>;
 
 /// All that a plan is made from. "Remote" is what the remote itself answered just now.
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub version: Version,
-    /// The branch that releases are cut from.
+    /// The branch that this version is cut from.
     pub branch: String,
     /// The branch that is checked out.
     pub on_branch: Option<String>,
     pub dirty: Vec<String>,
     pub head: String,
     pub remote_head: String,
-    /// The highest version that the remote has a tag of.
+    /// The highest version that the remote has a tag of, of those that are cut from this branch.
     pub last: Option<Version>,
-    /// The commit on the remote's branch that prepared this version.
-    pub prepared: Option<String>,
+    /// The highest version that the branch contains, and how many commits came since.
+    pub since: (Option<Version>, usize),
+    /// The version that the branch's Cargo.toml declares.
+    pub declared: Version,
+    /// Whether what is pushed to prepare the version can be made; `true` if its notes are drafted from commit subjects.
+    pub notes: Asked<bool>,
+    /// Commits of the remote's branch that carry this version, the one that prepared it first. Those after the first
+    /// that is not red are left out.
+    pub candidates: Vec<Candidate>,
     pub local_tag: Option<String>,
     pub remote_tag: Option<String>,
-    /// What the registry has under the prepared commit's sha tag.
-    pub image: Option<Digest>,
+    /// How long ago the tag was made.
+    pub tag_age: Option<Duration>,
     /// What the registry has under the version.
-    pub published: Option<Digest>,
+    pub published: Asked<Option<Digest>>,
+    /// `None` if there is no GitHub to ask.
+    pub github: Option<GithubFacts>,
+    pub overrides: Vec<Override>,
+}
+
+/// A commit that can be tagged once CI is content with it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub commit: String,
+    pub checks: Asked<Vec<Check>>,
+    /// What the registry has under the commit's sha tag.
+    pub image: Asked<Option<Digest>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct GithubFacts {
+    /// Whether the branch takes changes by pull request alone.
+    pub protected: Asked<bool>,
+    pub proposal: Asked<Option<Proposal>>,
+    pub page: Asked<PageState>,
+    /// The newest run of the workflow for the tag.
+    pub run: Asked<Option<WorkflowRun>>,
+    /// Where a person looks for runs.
+    pub runs_page: String,
+}
+
+/// The pull request with the release's commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    pub url: String,
+    pub open: bool,
+    pub merged: bool,
+}
+
+/// The release on GitHub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PageState {
+    Absent,
+    Draft,
+    Published(String),
+}
+
+/// What a release must meet, and an operator may pass with a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Gate {
+    /// The branch that is checked out is the one that is released from
+    Branch,
+    /// Nothing differs from HEAD
+    Clean,
+    /// HEAD is what the remote has
+    Synced,
+    /// The version is above the last one
+    Newer,
+    /// There are commits since the last version
+    Changes,
+    /// The required checks are green
+    Checks,
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Branch => "branch",
+            Self::Clean => "clean",
+            Self::Synced => "synced",
+            Self::Newer => "newer",
+            Self::Changes => "changes",
+            Self::Checks => "checks",
+        })
+    }
+}
+
+/// A gate that is passed although it is not met, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Override {
+    pub gate: Gate,
+    pub because: String,
+}
+
+/// As it stands in messages of commits and tags.
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Override: {} because {}", self.gate, self.because)
+    }
+}
+
+impl Override {
+    /// All that a message of a commit or a tag tells.
+    pub fn read(message: &str) -> Vec<Self> {
+        let lines = message.lines().filter_map(|line| line.strip_prefix("Override: "));
+        let read = |line: &str| {
+            let (gate, because) = line.split_once(" because ")?;
+            let gate = <Gate as clap::ValueEnum>::from_str(gate, false).ok()?;
+            Some(Self { gate, because: because.to_owned() })
+        };
+        lines.filter_map(read).collect()
+    }
 }
 
 /// The release in order. Each step can be asked whether it is done, so running again goes on where it stopped.
@@ -37,226 +150,426 @@ pub struct Facts {
 pub enum Step {
     /// Push the commit that sets the version in Cargo.toml, Cargo.lock, CHANGELOG.md and the production overlay.
     Prepare,
+    /// Push it to a branch of its own and open a pull request, where the branch is protected.
+    Propose,
+    /// Somebody merges the pull request.
+    Merge,
     /// CI tests that commit and pushes its image.
-    Image,
+    Ci,
     /// Push the annotated tag.
     Tag,
-    /// CI gives the image its version names.
+    /// Start the tag's run again, which died or never began.
+    Restart,
+    /// The tag's run gives the image its version names, and publishes the release.
     Publish,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// How it stands with a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    Done,
+    ToDo,
+    /// Somebody else has to do something first; what, and where it can be seen.
+    Waiting(String),
+    /// It cannot be known.
+    Unknown(Fault),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    pub step: Step,
+    pub progress: Progress,
+    pub what: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub version: Version,
-    pub steps: Vec<(Step, bool, String)>,
+    pub branch: String,
+    /// What it is made of: commits and notes, before it is prepared.
+    pub about: Option<String>,
+    pub steps: Vec<Planned>,
+    /// The commit to tag, once it is known.
+    pub commit: Option<String>,
+    pub digest: Option<Digest>,
+    /// The gates that are not met, and are passed.
+    pub passed: Vec<Override>,
 }
 
 impl Plan {
     /// The first step that is not done.
-    pub fn next(&self) -> Option<Step> {
-        self.steps.iter().find(|(_, done, _)| !done).map(|(step, ..)| *step)
+    pub fn next(&self) -> Option<&Planned> {
+        self.steps.iter().find(|planned| planned.progress != Progress::Done)
     }
 }
+
+/// Something that stands against the release, and its remedy; without a gate it cannot be passed.
+struct Problem(Option<Gate>, String, String);
 
 /// Makes the plan, or refuses with every problem at once.
 pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
-    let problems = problems(facts);
-    if !problems.is_empty() {
-        let (what, help): (Vec<_>, Vec<_>) = problems.into_iter().unzip();
-        return Err(Fault::refused(format!("cannot release {}: {}", facts.version, what.join("; ")))
-            .help(help.join("\n      ")));
-    }
-    let Facts { version, branch, .. } = facts;
-    let commit = facts.prepared.as_deref().map_or("its commit", |commit| &commit[..12]);
-    let sha = facts.prepared.as_deref().map_or("sha-…".to_owned(), sha_tag);
-    let steps = vec![
-        (
-            Step::Prepare,
-            facts.prepared.is_some(),
-            format!("push the commit `release: {version}` to {branch}"),
-        ),
-        (Step::Image, facts.image.is_some(), format!("CI tests {commit} and pushes its image as {sha}")),
-        (Step::Tag, facts.remote_tag.is_some(), format!("push the annotated tag {version} on {commit}")),
-        (Step::Publish, facts.published.is_some(), format!("CI gives {sha} the name {version}")),
-    ];
-    Ok(Plan { version: version.clone(), steps })
-}
-
-fn problems(facts: &Facts) -> Vec<(String, String)> {
-    let mut problems = match &facts.prepared {
-        Some(prepared) => problems_of_tags(facts, prepared),
+    let chosen = facts.chosen();
+    let mut problems = match chosen {
+        Some(chosen) => problems_of_candidate(facts, chosen),
         None => problems_of_tree(facts),
     };
-    if let (Some(published), image) = (&facts.published, &facts.image)
-        && image.as_ref() != Some(published)
-    {
-        problems.push((
-            format!("the registry has another image under {}: {published}", facts.version),
-            "a version is never moved: release the next one".into(),
-        ));
+    problems.extend(problem_of_name(facts, chosen));
+    let mut passed = Vec::new();
+    problems.retain(|Problem(gate, ..)| {
+        let pass = facts.overrides.iter().find(|pass| Some(pass.gate) == *gate);
+        passed.extend(pass.cloned());
+        pass.is_none()
+    });
+    if !problems.is_empty() {
+        return Err(refusal(&facts.version, problems));
     }
-    problems
+    let about = chosen.is_none().then(|| {
+        let (since, count) = &facts.since;
+        let since = since.as_ref().map_or("the start".to_owned(), ToString::to_string);
+        let drafted = matches!(facts.notes, Ok(true));
+        let notes = if drafted { "drafted from their subjects" } else { "from CHANGELOG.md" };
+        format!("{count} commits since {since}; notes {notes}")
+    });
+    Ok(Plan {
+        version: facts.version.clone(),
+        branch: facts.branch.clone(),
+        about,
+        steps: steps(facts, chosen),
+        commit: chosen.map(|chosen| chosen.commit.clone()),
+        digest: chosen.and_then(|chosen| chosen.image.clone().ok().flatten()),
+        passed,
+    })
 }
 
-fn problems_of_tags(facts: &Facts, prepared: &str) -> Vec<(String, String)> {
-    let version = &facts.version;
+fn refusal(version: &Version, problems: Vec<Problem>) -> Fault {
+    let mut gates: Vec<_> = problems.iter().filter_map(|Problem(gate, ..)| *gate).collect();
+    gates.dedup();
+    let (what, mut help): (Vec<_>, Vec<_>) =
+        problems.into_iter().map(|Problem(_, what, help)| (what, help)).unzip();
+    help.dedup();
+    if !gates.is_empty() {
+        let gates: Vec<_> = gates.iter().map(|gate| format!("--override {gate}")).collect();
+        help.push(format!("if it must be now: {} --because \"…\", which the tag will tell", gates.join(" ")));
+    }
+    Fault::refused(format!("cannot release {version}: {}", what.join("; "))).help(help.join("\n      "))
+}
+
+impl Facts {
+    fn overridden(&self, gate: Gate) -> bool {
+        self.overrides.iter().any(|pass| pass.gate == gate)
+    }
+
+    /// The commit that is or will be tagged: the oldest that carries the version and is not red, so that what was
+    /// merged after it waits for the next release.
+    pub fn chosen(&self) -> Option<&Candidate> {
+        if self.remote_tag.is_some() {
+            return self
+                .candidates
+                .iter()
+                .find(|candidate| Some(&candidate.commit) == self.remote_tag.as_ref());
+        }
+        if self.overridden(Gate::Checks) {
+            let built = self.candidates.iter().find(|candidate| matches!(candidate.image, Ok(Some(_))));
+            return built.or(self.candidates.first());
+        }
+        let hopeful = self.candidates.iter().find(|candidate| !candidate.is_red());
+        hopeful.or(self.candidates.last())
+    }
+}
+
+impl Candidate {
+    pub fn is_red(&self) -> bool {
+        self.checks.as_ref().is_ok_and(|checks| overall(checks) == State::Red)
+    }
+}
+
+fn problems_of_candidate(facts: &Facts, chosen: &Candidate) -> Vec<Problem> {
+    let Facts { version, branch, .. } = facts;
     let mut problems = Vec::new();
-    if let Some(tag) = facts.remote_tag.as_deref().filter(|tag| *tag != prepared) {
-        problems.push((
-            format!("the remote's tag {version} names {tag}, but {prepared} prepared it"),
-            "a version is never moved: release the next one".into(),
+    if let Some(tag) = facts.local_tag.as_deref().filter(|tag| *tag != chosen.commit) {
+        problems.push(Problem(
+            None,
+            format!("your own tag {version} names {}, not {}", short(tag), short(&chosen.commit)),
+            format!("git tag --delete {version}"),
         ));
     }
-    if let Some(tag) = facts.local_tag.as_deref().filter(|tag| *tag != prepared) {
-        problems.push((format!("your own tag {version} names {tag}"), format!("git tag --delete {version}")));
+    if facts.remote_tag.is_none()
+        && let Ok(checks) = &chosen.checks
+    {
+        let red = checks.iter().filter(|check| check.state == State::Red);
+        problems.extend(red.map(|check| {
+            Problem(
+                Some(Gate::Checks),
+                format!("on {} {check}", short(&chosen.commit)),
+                format!("mend it on {branch}, or run it again there: the first green commit that still says {version} is tagged"),
+            )
+        }));
     }
     problems
 }
 
-fn problems_of_tree(facts: &Facts) -> Vec<(String, String)> {
+/// A version's name never moves, neither in git nor in the registry.
+fn problem_of_name(facts: &Facts, chosen: Option<&Candidate>) -> Option<Problem> {
+    let Ok(Some(published)) = &facts.published else { return None };
+    let image = chosen.map(|chosen| &chosen.image);
+    if matches!(image, Some(Err(_))) || matches!(image, Some(Ok(Some(image))) if image == published) {
+        return None;
+    }
+    Some(Problem(
+        None,
+        format!("the registry has another image under {}: {published}", facts.version),
+        "a version is never moved: release the next one".into(),
+    ))
+}
+
+fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
     let Facts { version, branch, .. } = facts;
     let mut problems = Vec::new();
     if let Some(tag) = facts.remote_tag.as_ref().or(facts.local_tag.as_ref()) {
-        problems.push((
-            format!("a tag {version} stands on {tag}, and no commit on {branch} prepared it"),
+        problems.push(Problem(
+            None,
+            format!("a tag {version} stands on {}, and no commit on {branch} prepared it", short(tag)),
             format!(
                 "if it was never published: git push --delete origin {version}; git tag --delete {version}"
             ),
         ));
     }
     if let Some(last) = facts.last.as_ref().filter(|last| *last >= version) {
-        problems.push((format!("{last} is released already"), "choose a version above it".into()));
+        let text = format!("{last} is released already");
+        problems.push(Problem(Some(Gate::Newer), text, "choose a version above it".into()));
+    } else if facts.declared > *version {
+        problems.push(Problem(
+            Some(Gate::Newer),
+            format!("{branch} is prepared for {} already", facts.declared),
+            format!("finish that one: cargo xtask release {}", facts.declared),
+        ));
+    }
+    if let (Some(last), 0) = &facts.since {
+        let text = format!("{branch} has no commit since {last}");
+        problems.push(Problem(Some(Gate::Changes), text, "there is nothing to release".into()));
     }
     if facts.on_branch.as_ref() != Some(branch) {
         let on = facts.on_branch.as_deref().unwrap_or("a detached HEAD");
-        problems.push((
-            format!("you are on {on}; releases are cut from {branch}"),
+        problems.push(Problem(
+            Some(Gate::Branch),
+            format!("you are on {on}; {version} is cut from {branch}"),
             format!("git switch {branch}"),
+        ));
+    } else if facts.head != facts.remote_head {
+        problems.push(Problem(
+            Some(Gate::Synced),
+            format!("HEAD is {}, the remote's {branch} is {}", short(&facts.head), short(&facts.remote_head)),
+            "git pull --rebase, then git push".into(),
         ));
     }
     if !facts.dirty.is_empty() {
         let paths = facts.dirty.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
-        problems.push((
+        problems.push(Problem(
+            Some(Gate::Clean),
             format!("{} paths differ from HEAD: {paths}", facts.dirty.len()),
             "commit or stash them".into(),
         ));
     }
-    if facts.head != facts.remote_head {
-        problems.push((
-            format!("HEAD is {}, the remote's {branch} is {}", &facts.head[..12], &facts.remote_head[..12]),
-            "git pull --rebase, then git push".into(),
+    if let Err(fault) = &facts.notes {
+        let text = fault.to_string();
+        let (what, help) = text.split_once("\nhelp: ").unwrap_or((&text, "mend the file on the branch"));
+        problems.push(Problem(None, what.to_owned(), help.to_owned()));
+    }
+    if let Some(GithubFacts { proposal: Ok(Some(proposal)), .. }) = &facts.github
+        && !proposal.open
+        && !proposal.merged
+    {
+        problems.push(Problem(
+            None,
+            format!("{} was closed and not merged", proposal.url),
+            format!(
+                "reopen it; or git push --delete origin {}, and run this again",
+                proposal_branch(version)
+            ),
         ));
     }
     problems
 }
 
+/// The branch of the pull request that prepares a version.
+pub fn proposal_branch(version: &Version) -> String {
+    format!("prepare/{version}")
+}
+
+fn steps(facts: &Facts, chosen: Option<&Candidate>) -> Vec<Planned> {
+    let version = &facts.version;
+    let commit = chosen.map_or("that commit", |chosen| short(&chosen.commit));
+    let sha = chosen.map_or("sha-…".to_owned(), |chosen| sha_tag(&chosen.commit));
+    let planned = |step, progress, what| Planned { step, progress, what };
+    let mut steps = prepare_steps(facts, chosen.is_some());
+    steps.push(planned(
+        Step::Ci,
+        ci_progress(facts, chosen),
+        format!("CI tests {commit} and pushes its image as {sha}"),
+    ));
+    let tagged = match (&facts.remote_tag, &facts.published) {
+        (Some(_), _) => Progress::Done,
+        // A name that may be somebody else's is not taken.
+        (None, Err(fault)) => Progress::Unknown(fault.clone()),
+        (None, Ok(_)) => Progress::ToDo,
+    };
+    steps.push(planned(Step::Tag, tagged, format!("push the annotated tag {version} on {commit}")));
+    let published = publish_progress(facts, chosen);
+    if published == Progress::ToDo {
+        let what = match run_of(facts) {
+            Some(run) => {
+                format!("start the tag's run again, which ended as {}: {}", run.said(), run.html_url)
+            }
+            None => format!("start CI for {version}, which it never did"),
+        };
+        steps.push(planned(Step::Restart, Progress::ToDo, what));
+    }
+    let page = if facts.github.is_some() { " and publishes the release" } else { "" };
+    steps.push(planned(Step::Publish, published, format!("CI gives {sha} the name {version}{page}")));
+    steps
+}
+
+fn prepare_steps(facts: &Facts, prepared: bool) -> Vec<Planned> {
+    let Facts { version, branch, github, .. } = facts;
+    let planned = |step, progress, what| Planned { step, progress, what };
+    let state = |done| if done { Progress::Done } else { Progress::ToDo };
+    let proposal = github.as_ref().and_then(|github| github.proposal.as_ref().ok()?.as_ref());
+    let protected = github.as_ref().is_some_and(|github| matches!(github.protected, Ok(true)));
+    if proposal.is_none() && !protected || prepared && proposal.is_none() {
+        let what = format!("push the commit `release: {version}` to {branch}");
+        return vec![planned(Step::Prepare, state(prepared), what)];
+    }
+    let from = proposal_branch(version);
+    let what =
+        format!("propose the commit `release: {version}` for {branch}, which is protected, from {from}");
+    let url = proposal.map_or("the pull request", |proposal| proposal.url.as_str());
+    let merged = match (prepared, proposal) {
+        (true, _) => Progress::Done,
+        (false, Some(proposal)) if proposal.merged => {
+            Progress::Waiting(format!("{url} was merged, and {branch} does not carry {version} yet"))
+        }
+        _ => Progress::Waiting(format!("nobody has merged {url} yet")),
+    };
+    vec![
+        planned(Step::Propose, state(prepared || proposal.is_some()), what),
+        planned(Step::Merge, merged, format!("somebody merges {url}")),
+    ]
+}
+
+fn ci_progress(facts: &Facts, chosen: Option<&Candidate>) -> Progress {
+    let Some(chosen) = chosen else { return Progress::Waiting("it is not prepared yet".into()) };
+    if facts.remote_tag.is_some() {
+        return Progress::Done;
+    }
+    if !facts.overridden(Gate::Checks) {
+        match &chosen.checks {
+            Err(fault) => return Progress::Unknown(fault.clone()),
+            Ok(checks) => {
+                let waited: Vec<_> = checks
+                    .iter()
+                    .filter(|check| check.state != State::Green)
+                    .map(ToString::to_string)
+                    .collect();
+                if !waited.is_empty() {
+                    return Progress::Waiting(waited.join("; "));
+                }
+            }
+        }
+    }
+    match &chosen.image {
+        Ok(Some(_)) => Progress::Done,
+        Ok(None) => Progress::Waiting(format!("the registry has no {} yet", sha_tag(&chosen.commit))),
+        Err(fault) => Progress::Unknown(fault.clone()),
+    }
+}
+
+/// Done when everything reads back as published; `ToDo` means that the tag's run has to be started again.
+fn publish_progress(facts: &Facts, chosen: Option<&Candidate>) -> Progress {
+    if facts.remote_tag.is_none() {
+        return Progress::Waiting("it is not tagged yet".into());
+    }
+    let named = match &facts.published {
+        Err(fault) => return Progress::Unknown(fault.clone()),
+        Ok(named) => named.is_some(),
+    };
+    if let Some(Candidate { image: Err(fault), .. }) = chosen {
+        return Progress::Unknown(fault.clone());
+    }
+    let Some(github) = &facts.github else {
+        let waits = Progress::Waiting(format!("the registry has no {} yet", facts.version));
+        return if named { Progress::Done } else { waits };
+    };
+    match &github.page {
+        Err(fault) => return Progress::Unknown(fault.clone()),
+        Ok(PageState::Published(_)) if named => return Progress::Done,
+        Ok(_) => {}
+    }
+    match &github.run {
+        Err(fault) => Progress::Unknown(fault.clone()),
+        Ok(Some(run)) if run.state() == State::Pending => {
+            Progress::Waiting(format!("the tag's run is {}: {}", run.said(), run.html_url))
+        }
+        Ok(Some(_)) => Progress::ToDo,
+        Ok(None) if facts.tag_age.is_some_and(|age| age > START) => Progress::ToDo,
+        Ok(None) => Progress::Waiting(format!("the tag's run has not begun yet: {}", github.runs_page)),
+    }
+}
+
+/// The run of the tag, if GitHub knows one.
+pub fn run_of(facts: &Facts) -> Option<&WorkflowRun> {
+    facts.github.as_ref()?.run.as_ref().ok()?.as_ref()
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "release {}", self.version)?;
-        for (number, (_, done, what)) in self.steps.iter().enumerate() {
-            let state = if *done { "done" } else { "to do" };
-            write!(f, "\n  {}  {state:5}  {what}", number + 1)?;
+        write!(f, "release {} from {}", self.version, self.branch)?;
+        if let Some(about) = &self.about {
+            write!(f, ": {about}")?;
+        }
+        let next = self.next().map(|planned| planned.step);
+        for (number, Planned { step, progress, what }) in self.steps.iter().enumerate() {
+            let (state, why) = match progress {
+                Progress::Done => ("done", None),
+                Progress::ToDo => ("to do", None),
+                Progress::Waiting(why) => ("waits", Some(why.clone())),
+                Progress::Unknown(fault) => ("unknown", Some(fault.to_string().replace('\n', "; "))),
+            };
+            // What a later step waits for is the earlier one.
+            let why = why.filter(|_| Some(*step) == next);
+            let state = if why.is_none() && state != "done" { "to do" } else { state };
+            write!(f, "\n  {}  {state:7}  {what}", number + 1)?;
+            if let Some(why) = why {
+                write!(f, "\n              {why}")?;
+            }
+        }
+        for pass in &self.passed {
+            write!(f, "\n  passed   {} because {}", pass.gate, pass.because)?;
         }
         Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn commit(digit: &str) -> String {
-        digit.repeat(40)
-    }
-
-    fn fresh() -> Facts {
-        Facts {
-            version: "v0.2.0".parse().unwrap(),
-            branch: "master".into(),
-            on_branch: Some("master".into()),
-            dirty: vec![],
-            head: commit("a"),
-            remote_head: commit("a"),
-            last: Some("v0.1.0".parse().unwrap()),
-            prepared: None,
-            local_tag: None,
-            remote_tag: None,
-            image: None,
-            published: None,
-        }
-    }
-
-    #[test]
-    fn each_state_has_its_next_step() {
-        let prepared = Facts { prepared: Some(commit("b")), remote_head: commit("b"), ..fresh() };
-        let built = Facts { image: Some(Digest::of(b"image")), ..prepared.clone() };
-        let tagged =
-            Facts { remote_tag: Some(commit("b")), last: Some("v0.2.0".parse().unwrap()), ..built.clone() };
-        let published = Facts { published: Some(Digest::of(b"image")), ..tagged.clone() };
-        let next = |facts: &Facts| plan(facts).unwrap().next();
-        assert_eq!(next(&fresh()), Some(Step::Prepare));
-        assert_eq!(next(&prepared), Some(Step::Image));
-        assert_eq!(next(&built), Some(Step::Tag));
-        assert_eq!(next(&tagged), Some(Step::Publish));
-        assert_eq!(next(&published), None);
-    }
-
-    #[test]
-    fn going_on_needs_no_clean_tree() {
-        let facts =
-            Facts { prepared: Some(commit("b")), dirty: vec!["a.rs".into()], on_branch: None, ..fresh() };
-        assert_eq!(plan(&facts).unwrap().next(), Some(Step::Image));
-    }
-
-    #[test]
-    fn every_problem_is_named_at_once_with_its_remedy() {
-        let facts = Facts {
-            on_branch: Some("topic".into()),
-            dirty: vec!["dojo/src/main.rs".into()],
-            head: commit("c"),
-            last: Some("v0.2.0".parse().unwrap()),
-            ..fresh()
+impl Serialize for Plan {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let step = |Planned { step, progress, what }: &Planned| {
+            let (state, why) = match progress {
+                Progress::Done => ("done", None),
+                Progress::ToDo => ("todo", None),
+                Progress::Waiting(why) => ("waiting", Some(why.clone())),
+                Progress::Unknown(fault) => ("unknown", Some(fault.to_string())),
+            };
+            serde_json::json!({ "step": step, "state": state, "what": what, "why": why })
         };
-        let text = plan(&facts).unwrap_err().to_string();
-        for part in [
-            "on topic",
-            "dojo/src/main.rs",
-            "HEAD is cccccccccccc",
-            "v0.2.0 is released",
-            "git switch master",
-            "stash",
-        ] {
-            assert!(text.contains(part), "{part} is missing in {text}");
-        }
-    }
-
-    #[test]
-    fn a_version_is_never_moved() {
-        let moved_tag = Facts { prepared: Some(commit("b")), remote_tag: Some(commit("d")), ..fresh() };
-        assert!(plan(&moved_tag).unwrap_err().to_string().contains("names dddd"));
-        let foreign_tag = Facts { remote_tag: Some(commit("d")), ..fresh() };
-        assert!(plan(&foreign_tag).unwrap_err().to_string().contains("no commit on master prepared it"));
-        let moved_image = Facts {
-            prepared: Some(commit("b")),
-            image: Some(Digest::of(b"image")),
-            published: Some(Digest::of(b"other")),
-            ..fresh()
-        };
-        assert!(plan(&moved_image).unwrap_err().to_string().contains("another image under v0.2.0"));
-        let foreign_image = Facts { published: Some(Digest::of(b"other")), ..fresh() };
-        assert!(plan(&foreign_image).is_err());
-    }
-
-    #[test]
-    fn the_plan_reads_as_the_runbook() {
-        let facts = Facts { prepared: Some(commit("b")), ..fresh() };
-        assert_eq!(
-            plan(&facts).unwrap().to_string(),
-            "release v0.2.0
-  1  done   push the commit `release: v0.2.0` to master
-  2  to do  CI tests bbbbbbbbbbbb and pushes its image as sha-bbbbbbbbbbbb
-  3  to do  push the annotated tag v0.2.0 on bbbbbbbbbbbb
-  4  to do  CI gives sha-bbbbbbbbbbbb the name v0.2.0"
-        );
+        let steps: Vec<_> = self.steps.iter().map(step).collect();
+        let plan = serde_json::json!({ "version": self.version, "branch": self.branch, "commit": self.commit,
+            "digest": self.digest, "steps": steps, "passed": self.passed });
+        plan.serialize(serializer)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ pub struct Project {
 const PIPELINE: &str = "
 image: ghcr.io/blogle/dojo
 registry: oci:registry
+github: none
 repository: github.com/blogle/dojo
 branch: master
 infra: {url: 'git@example.com:infra.git', branch: main}

@@ -70,8 +70,8 @@ fn what_the_user_has_set_changes_no_answer() {
 #[test]
 fn a_range_is_counted_and_its_line_of_first_parents_listed() {
     let (_dir, work, line) = history();
-    assert_eq!(work.count(None, "HEAD").unwrap(), 6);
-    assert_eq!(work.count(Some(&line[1]), "HEAD").unwrap(), 4);
+    assert_eq!(work.count(None, "HEAD").unwrap(), 5);
+    assert_eq!(work.count(Some(&line[1]), "HEAD").unwrap(), 3);
     assert_eq!(work.count(Some("HEAD"), "HEAD").unwrap(), 0);
     assert_eq!(work.first_parent_after(&line[0], "HEAD", 10).unwrap(), line[1..]);
     assert_eq!(work.first_parent_after(&line[1], "HEAD", 2).unwrap(), line[2..4]);
@@ -119,7 +119,7 @@ fn a_shallow_clone_answers_for_what_it_has_and_refuses_the_rest() {
     refused(&shallow, "does not have all commits after");
     refused(&shallow, "help: git fetch --unshallow --tags origin");
     shallow.run(["fetch", "--quiet", "--unshallow", "--tags", "origin"]).unwrap();
-    assert_eq!(shallow.count(Some(&line[1]), "HEAD").unwrap(), 4);
+    assert_eq!(shallow.count(Some(&line[1]), "HEAD").unwrap(), 3);
     let unknown = "0123456789012345678901234567890123456789";
     let error = shallow.count(Some(unknown), "HEAD").unwrap_err().to_string();
     assert!(error.ends_with("help: git fetch --tags origin"), "{error}");

@@ -1,0 +1,312 @@
+use super::*;
+use crate::checks::Check;
+
+const OWN: &str = "https://github.com/blogle/dojo";
+
+fn commit(digit: &str) -> String {
+    digit.repeat(40)
+}
+
+fn version(text: &str) -> Version {
+    text.parse().unwrap()
+}
+
+fn check(name: &str, state: State, said: &str) -> Check {
+    Check { name: name.into(), state, said: said.into(), url: format!("{OWN}/{name}") }
+}
+
+fn run(status: &str, conclusion: Option<&str>) -> WorkflowRun {
+    WorkflowRun {
+        id: 7,
+        status: Some(status.into()),
+        conclusion: conclusion.map(str::to_owned),
+        html_url: format!("{OWN}/runs/7"),
+        head_branch: Some("v0.2.0".into()),
+    }
+}
+
+/// A branch with commits since v0.1.0, and nothing of v0.2.0.
+fn fresh() -> Facts {
+    Facts {
+        version: version("v0.2.0"),
+        branch: "master".into(),
+        on_branch: Some("master".into()),
+        dirty: vec![],
+        head: commit("a"),
+        remote_head: commit("a"),
+        last: Some(version("v0.1.0")),
+        since: (Some(version("v0.1.0")), 3),
+        declared: version("v0.1.0"),
+        notes: Ok(false),
+        candidates: vec![],
+        local_tag: None,
+        remote_tag: None,
+        tag_age: None,
+        published: Ok(None),
+        github: Some(GithubFacts {
+            protected: Ok(false),
+            proposal: Ok(None),
+            page: Ok(PageState::Absent),
+            run: Ok(None),
+            runs_page: format!("{OWN}/actions"),
+        }),
+        overrides: vec![],
+    }
+}
+
+fn candidate(digit: &str, state: State) -> Candidate {
+    let said = if state == State::Green { "success" } else { "not" };
+    Candidate {
+        commit: commit(digit),
+        checks: Ok(vec![check("test", state, said)]),
+        image: Ok((state == State::Green).then(|| Digest::of(b"image"))),
+    }
+}
+
+fn prepared(candidates: Vec<Candidate>) -> Facts {
+    Facts { candidates, remote_head: commit("f"), declared: version("v0.2.0"), ..fresh() }
+}
+
+fn tagged() -> Facts {
+    let facts = prepared(vec![candidate("b", State::Green)]);
+    let last = Some(version("v0.2.0"));
+    Facts {
+        remote_tag: Some(commit("b")),
+        local_tag: Some(commit("b")),
+        tag_age: Some(Duration::ZERO),
+        last,
+        ..facts
+    }
+}
+
+fn github(facts: &Facts, change: impl FnOnce(&mut GithubFacts)) -> Facts {
+    let mut facts = facts.clone();
+    change(facts.github.as_mut().unwrap());
+    facts
+}
+
+fn next(facts: &Facts) -> Option<(Step, Progress)> {
+    plan(facts).unwrap().next().map(|planned| (planned.step, planned.progress.clone()))
+}
+
+fn waits(facts: &Facts) -> (Step, String) {
+    match next(facts) {
+        Some((step, Progress::Waiting(why))) => (step, why),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(facts: &Facts) -> String {
+    plan(facts).unwrap_err().to_string()
+}
+
+fn overriding(facts: Facts, gate: Gate) -> Facts {
+    Facts { overrides: vec![Override { gate, because: "I say so".into() }], ..facts }
+}
+
+#[test]
+fn each_state_has_its_next_step() {
+    assert_eq!(next(&fresh()), Some((Step::Prepare, Progress::ToDo)));
+    let waiting = prepared(vec![candidate("b", State::Pending)]);
+    assert_eq!(waits(&waiting), (Step::Ci, format!("check test is not, {OWN}/test")));
+    let mut imageless = candidate("b", State::Green);
+    imageless.image = Ok(None);
+    assert_eq!(
+        waits(&prepared(vec![imageless])),
+        (Step::Ci, "the registry has no sha-bbbbbbbbbbbb yet".into())
+    );
+    assert_eq!(next(&prepared(vec![candidate("b", State::Green)])), Some((Step::Tag, Progress::ToDo)));
+    assert_eq!(waits(&tagged()), (Step::Publish, format!("the tag's run has not begun yet: {OWN}/actions")));
+    let named = Facts { published: Ok(Some(Digest::of(b"image"))), ..tagged() };
+    let draft = github(&named, |github| {
+        github.page = Ok(PageState::Draft);
+        github.run = Ok(Some(run("in_progress", None)));
+    });
+    assert_eq!(waits(&draft), (Step::Publish, format!("the tag's run is in_progress: {OWN}/runs/7")));
+    let done = github(&named, |github| github.page = Ok(PageState::Published(String::new())));
+    assert_eq!(next(&done), None);
+    assert_eq!(next(&Facts { github: None, ..named }), None);
+}
+
+#[test]
+fn a_run_that_died_or_never_began_is_started_again() {
+    for (run, age) in [
+        (Some(run("completed", Some("failure"))), Duration::ZERO),
+        (Some(run("completed", Some("cancelled"))), Duration::ZERO),
+        // It went well, and yet the release is not there: somebody took it away.
+        (Some(run("completed", Some("success"))), Duration::ZERO),
+        (None, START * 2),
+    ] {
+        let facts = Facts { tag_age: Some(age), ..tagged() };
+        let facts = github(&facts, |github| github.run = Ok(run.clone()));
+        assert_eq!(next(&facts), Some((Step::Restart, Progress::ToDo)), "{run:?}");
+    }
+}
+
+#[test]
+fn a_protected_branch_gets_a_pull_request() {
+    let facts = github(&fresh(), |github| github.protected = Ok(true));
+    assert_eq!(next(&facts), Some((Step::Propose, Progress::ToDo)));
+    let proposal = |open, merged| Proposal { url: format!("{OWN}/pull/3"), open, merged };
+    let proposed = |proposal| github(&facts, |github| github.proposal = Ok(Some(proposal)));
+    assert_eq!(
+        waits(&proposed(proposal(true, false))),
+        (Step::Merge, format!("nobody has merged {OWN}/pull/3 yet"))
+    );
+    assert!(waits(&proposed(proposal(false, true))).1.contains("does not carry v0.2.0 yet"));
+    assert!(refused(&proposed(proposal(false, false))).contains("pull/3 was closed and not merged"));
+    // Whether it is protected cannot be known: the push will tell.
+    let unknown = github(&fresh(), |github| github.protected = Err(Fault::remote("no answer")));
+    assert_eq!(next(&unknown), Some((Step::Prepare, Progress::ToDo)));
+}
+
+#[test]
+fn the_first_commit_that_is_not_red_is_tagged() {
+    let red = candidate("b", State::Red);
+    let facts = prepared(vec![red.clone(), candidate("c", State::Green)]);
+    assert_eq!(plan(&facts).unwrap().commit, Some(commit("c")));
+    let waiting = prepared(vec![red.clone(), candidate("c", State::Pending)]);
+    assert_eq!(waits(&waiting).0, Step::Ci);
+    let text = refused(&prepared(vec![red.clone()]));
+    for part in
+        ["on bbbbbbbbbbbb check test is not, ", "/test", "still says v0.2.0", "--override checks --because"]
+    {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    let mut built = red;
+    built.image = Ok(Some(Digest::of(b"image")));
+    let passed = overriding(prepared(vec![built]), Gate::Checks);
+    assert_eq!(next(&passed), Some((Step::Tag, Progress::ToDo)));
+    assert_eq!(plan(&passed).unwrap().passed, passed.overrides);
+}
+
+#[test]
+fn what_cannot_be_known_is_not_ready() {
+    let gone = || Fault::remote("GET https://api.github.com/x: 502 Bad Gateway");
+    let unknown = |facts: &Facts| match next(facts) {
+        Some((step, Progress::Unknown(fault))) => {
+            assert_eq!(fault, gone());
+            step
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut candidate = candidate("b", State::Green);
+    candidate.checks = Err(gone());
+    assert_eq!(unknown(&prepared(vec![candidate.clone()])), Step::Ci);
+    (candidate.checks, candidate.image) = (Ok(vec![]), Err(gone()));
+    assert_eq!(unknown(&prepared(vec![candidate.clone()])), Step::Ci);
+    candidate.image = Ok(Some(Digest::of(b"image")));
+    let facts = Facts { published: Err(gone()), ..prepared(vec![candidate]) };
+    assert_eq!(unknown(&facts), Step::Tag);
+    assert_eq!(unknown(&Facts { published: Err(gone()), ..tagged() }), Step::Publish);
+    assert_eq!(unknown(&github(&tagged(), |github| github.page = Err(gone()))), Step::Publish);
+    assert_eq!(unknown(&github(&tagged(), |github| github.run = Err(gone()))), Step::Publish);
+}
+
+#[test]
+fn going_on_needs_no_clean_tree() {
+    let facts = prepared(vec![candidate("b", State::Green)]);
+    let facts = Facts { dirty: vec!["a.rs".into()], on_branch: None, ..facts };
+    assert_eq!(next(&facts), Some((Step::Tag, Progress::ToDo)));
+}
+
+#[test]
+fn every_problem_is_named_at_once_with_its_remedy() {
+    let facts = Facts {
+        dirty: vec!["dojo/src/main.rs".into()],
+        head: commit("c"),
+        last: Some(version("v0.2.0")),
+        notes: Err(Fault::refused("CHANGELOG.md:1: there is no section").help("add one")),
+        since: (Some(version("v0.2.0")), 0),
+        ..fresh()
+    };
+    let text = refused(&facts);
+    for part in [
+        "dojo/src/main.rs",
+        "HEAD is cccccccccccc",
+        "v0.2.0 is released already",
+        "no commit since v0.2.0",
+        "CHANGELOG.md:1: there is no section",
+        "stash",
+        "git pull",
+        "add one",
+        "--override newer --override changes --override synced --override clean",
+    ] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    let elsewhere = Facts { on_branch: Some("topic".into()), branch: "release/0.2".into(), ..fresh() };
+    let text = refused(&elsewhere);
+    assert!(text.contains("you are on topic; v0.2.0 is cut from release/0.2"), "{text}");
+    assert!(text.contains("git switch release/0.2"), "{text}");
+    let ahead = Facts { declared: version("v0.3.0"), ..fresh() };
+    assert!(refused(&ahead).contains("master is prepared for v0.3.0 already"));
+}
+
+#[test]
+fn every_gate_can_be_passed_and_nothing_else() {
+    let wrong: [(Gate, fn(&mut Facts)); 5] = [
+        (Gate::Branch, |facts| facts.on_branch = None),
+        (Gate::Clean, |facts| facts.dirty = vec!["a.rs".into()]),
+        (Gate::Synced, |facts| facts.head = commit("c")),
+        (Gate::Newer, |facts| facts.declared = version("v0.3.0")),
+        (Gate::Changes, |facts| facts.since.1 = 0),
+    ];
+    for (gate, spoil) in wrong {
+        let mut facts = fresh();
+        spoil(&mut facts);
+        assert!(refused(&facts).contains(&format!("--override {gate} ")), "{gate}");
+        let other = if gate == Gate::Clean { Gate::Newer } else { Gate::Clean };
+        assert!(plan(&overriding(facts.clone(), other)).is_err(), "{gate}");
+        let facts = overriding(facts, gate);
+        assert_eq!(plan(&facts).unwrap().passed, facts.overrides, "{gate}");
+    }
+    let moved = overriding(Facts { remote_tag: Some(commit("d")), ..fresh() }, Gate::Newer);
+    assert!(!refused(&moved).contains("--override"));
+}
+
+#[test]
+fn an_override_is_read_back_from_a_message() {
+    let all = [
+        Override { gate: Gate::Checks, because: "the runner is broken because of rain".into() },
+        Override { gate: Gate::Clean, because: "x".into() },
+    ];
+    let message = format!("Release v0.2.0\n\n# Notes\n\n{}\n{}\n", all[0], all[1]);
+    assert_eq!(Override::read(&message), all);
+    assert_eq!(Override::read("Override: everything because x"), []);
+}
+
+#[test]
+fn a_version_is_never_moved() {
+    let own = Facts { local_tag: Some(commit("d")), ..prepared(vec![candidate("b", State::Green)]) };
+    assert!(refused(&own).contains("your own tag v0.2.0 names dddddddddddd, not bbbbbbbbbbbb"));
+    let foreign = Facts { remote_tag: Some(commit("d")), ..fresh() };
+    assert!(refused(&foreign).contains("stands on dddddddddddd, and no commit on master prepared it"));
+    let named = |facts: Facts| Facts { published: Ok(Some(Digest::of(b"other"))), ..facts };
+    for facts in [tagged(), prepared(vec![candidate("b", State::Green)]), fresh()] {
+        assert!(refused(&named(facts)).contains("another image under v0.2.0"));
+    }
+}
+
+#[test]
+fn the_plan_reads_as_the_runbook() {
+    assert_eq!(
+        plan(&fresh()).unwrap().to_string(),
+        "release v0.2.0 from master: 3 commits since v0.1.0; notes from CHANGELOG.md
+  1  to do    push the commit `release: v0.2.0` to master
+  2  to do    CI tests that commit and pushes its image as sha-…
+  3  to do    push the annotated tag v0.2.0 on that commit
+  4  to do    CI gives sha-… the name v0.2.0 and publishes the release"
+    );
+    let passed = overriding(prepared(vec![candidate("b", State::Missing)]), Gate::Clean);
+    assert_eq!(
+        plan(&passed).unwrap().to_string(),
+        format!(
+            "release v0.2.0 from master
+  1  done     push the commit `release: v0.2.0` to master
+  2  waits    CI tests bbbbbbbbbbbb and pushes its image as sha-bbbbbbbbbbbb
+              check test is not, {OWN}/test
+  3  to do    push the annotated tag v0.2.0 on bbbbbbbbbbbb
+  4  to do    CI gives sha-bbbbbbbbbbbb the name v0.2.0 and publishes the release"
+        )
+    );
+}

@@ -1,0 +1,126 @@
+//! `release status`: how far a version has come, and where it runs. What did not answer is "unknown".
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::gather::Sources;
+use super::plan::{Asked, Facts, PageState, run_of};
+use crate::fault::Fault;
+use crate::image::{Digest, sha_tag};
+use crate::infra::Infra;
+use crate::pipeline::Environment;
+use crate::report::Observed;
+use crate::service;
+use crate::terminal;
+use crate::version::Version;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask release status v0.1.0
+  cargo xtask release status v0.1.0 --json")]
+pub struct Args {
+    /// The version, for example v0.1.0.
+    version: Version,
+    /// Print one JSON object in place of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One line: what, how it stands, and where to look.
+struct Row(String, String, String);
+
+pub fn run(args: &Args, root: &Path) -> Result<()> {
+    let sources = Sources::open(root)?;
+    let spinner = terminal::Spinner::start("asking git, the registry, GitHub and the environments");
+    let facts = sources.gather(&args.version, &[])?;
+    let mut rows = rows(&sources, &facts);
+    rows.extend(environments(&sources, &args.version, root));
+    drop(spinner);
+    if args.json {
+        let rows: Vec<Value> = rows
+            .iter()
+            .map(|Row(what, state, place)| json!({ "what": what, "state": state, "where": place }))
+            .collect();
+        println!("{}", json!({ "version": args.version, "rows": rows }));
+        return Ok(());
+    }
+    let rows = rows.into_iter().map(|Row(what, state, place)| vec![what, state, place]).collect();
+    println!("{}", terminal::table(&["WHAT", "STATE", "WHERE"], rows));
+    Ok(())
+}
+
+fn rows(sources: &Sources, facts: &Facts) -> Vec<Row> {
+    let Facts { version, branch, .. } = facts;
+    let row = |what: &str, state: String, place: &str| Row(what.to_owned(), state, place.to_owned());
+    let candidate = facts.chosen();
+    let mut rows = Vec::new();
+    match candidate {
+        Some(candidate) => {
+            rows.push(row("commit", candidate.commit[..12].to_owned(), branch));
+            match sources.checks(&candidate.commit) {
+                Ok(checks) => rows.extend(
+                    checks
+                        .into_iter()
+                        .map(|check| Row(format!("check {}", check.name), check.said, check.url)),
+                ),
+                Err(fault) => rows.push(row("checks", unknown(&fault), "")),
+            }
+            let what = format!("image {}", sha_tag(&candidate.commit));
+            rows.push(Row(what, digest(&candidate.image), sources.registry.to_string()));
+        }
+        None => rows.push(row("commit", "not prepared".into(), branch)),
+    }
+    let tag = facts.remote_tag.as_ref().map_or("absent".to_owned(), |commit| format!("on {}", &commit[..12]));
+    rows.push(Row(format!("tag {version}"), tag, sources.pipeline.repository.clone()));
+    rows.push(Row(format!("image {version}"), digest(&facts.published), sources.registry.to_string()));
+    if let Some(github) = &facts.github {
+        if let Some(run) = run_of(facts) {
+            rows.push(row("run of the tag", run.said().to_owned(), &run.html_url));
+        }
+        let (state, place) = match &github.page {
+            Ok(PageState::Published(url)) => ("published".to_owned(), url.as_str()),
+            Ok(PageState::Draft) => ("draft".to_owned(), ""),
+            Ok(PageState::Absent) => ("absent".to_owned(), ""),
+            Err(fault) => (unknown(fault), ""),
+        };
+        rows.push(row("release", state, place));
+    }
+    rows
+}
+
+fn digest(asked: &Asked<Option<Digest>>) -> String {
+    match asked {
+        Ok(Some(digest)) => digest.short().to_string(),
+        Ok(None) => "absent".to_owned(),
+        Err(fault) => unknown(fault),
+    }
+}
+
+fn unknown(fault: &Fault) -> String {
+    let text = fault.to_string();
+    format!("unknown: {}", text.lines().next().unwrap_or_default())
+}
+
+/// Which environments pin the version, and which run it.
+fn environments(sources: &Sources, version: &Version, root: &Path) -> Vec<Row> {
+    let infra = Infra::clone(&sources.pipeline, root);
+    let name = version.to_string();
+    let row = |environment: &Environment| {
+        let pinned = match &infra {
+            Ok(infra) => match infra.pin(environment) {
+                Ok(pin) if pin.tag.as_ref() == Some(&name) => format!("pins {name}"),
+                Ok(pin) => format!("pins {}", pin.tag.as_deref().unwrap_or("nothing")),
+                Err(_) => "pin unknown".to_owned(),
+            },
+            Err(_) => "pin unknown".to_owned(),
+        };
+        let runs = match service::observe(&environment.url) {
+            Observed::Reports(report) => format!("runs {}", report.version.version),
+            Observed::Silent(_) => "running unknown".to_owned(),
+        };
+        Row(environment.name.clone(), format!("{pinned}, {runs}"), environment.url.clone())
+    };
+    sources.pipeline.environments.iter().map(row).collect()
+}
