@@ -89,16 +89,26 @@ impl Git {
 
     /// A file's text at a revision; `None` if it is not there.
     pub fn show(&self, revision: &str, path: &str) -> Result<Option<String>> {
-        let Some(blob) = self.object(&format!("{revision}:{path}"))? else { return Ok(None) };
         let sh = shell(&self.dir)?;
-        let named = format!("{path} at {revision}");
-        let output = output(git(&sh).args(["cat-file", "blob", &blob]))?;
+        let object = format!("{revision}:{path}");
+        // `cat-file blob` would not tell a file that is not there from a failure.
+        let output = output(git(&sh).args(["cat-file", "--batch"]).stdin(format!("{object}\n")))?;
         if !output.status.success() {
-            return Err(complaint(&named, &output));
+            return Err(complaint(&object, &output));
         }
-        let text =
-            String::from_utf8(output.stdout).map_err(|_| Fault::refused(format!("{named} is not UTF-8")))?;
-        Ok(Some(text))
+        let end = output.stdout.iter().position(|byte| *byte == b'\n').unwrap_or(output.stdout.len());
+        let (head, blob) = output.stdout.split_at(end);
+        let head = text(head);
+        if head == format!("{object} missing") {
+            return Ok(None);
+        }
+        let wrong = |what: &str| Fault::refused(format!("{path} at {revision} is {what}"));
+        if head.split(' ').nth(1) != Some("blob") {
+            return Err(wrong("no file").into());
+        }
+        // A line break stands before it, and one after it.
+        let blob = blob.get(1..blob.len().saturating_sub(1)).unwrap_or_default().to_vec();
+        Ok(Some(String::from_utf8(blob).map_err(|_| wrong("not UTF-8"))?))
     }
 
     /// The file names in a folder at a revision, sorted; empty if there is no such folder.

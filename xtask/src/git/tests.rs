@@ -54,6 +54,24 @@ fn a_commit_is_made_without_touching_the_work_tree() {
 }
 
 #[test]
+fn a_files_text_is_exactly_what_was_committed() {
+    let (dir, work) = repositories();
+    let parent = work.commit("HEAD").unwrap().unwrap();
+    for text in ["", "\n", "one", "one\r\n\n", "a.txt missing\n", "\u{fc}\0"] {
+        let commit = work.commit_files(&parent, &[("dir/a b.txt", text)], "text").unwrap();
+        assert_eq!(work.show(&commit, "dir/a b.txt").unwrap().as_deref(), Some(text), "{text:?}");
+        assert_eq!(work.show(&commit, "b.txt").unwrap(), None);
+        assert_eq!(work.show("nowhere", "a.txt").unwrap(), None);
+        let error = work.show(&commit, "dir").unwrap_err();
+        assert_eq!((exit_code(&error), error.to_string()), (3, format!("dir at {commit} is no file")));
+    }
+    std::fs::write(dir.path().join("work/a.txt"), b"\xff").unwrap();
+    work.run(["commit", "--quiet", "--all", "-m", "bytes"]).unwrap();
+    let error = work.show("HEAD", "a.txt").unwrap_err().to_string();
+    assert_eq!(error, "a.txt at HEAD is not UTF-8");
+}
+
+#[test]
 fn a_push_onto_a_moved_branch_is_a_race_and_a_hooks_no_is_not() {
     let (dir, work) = repositories();
     let parent = work.commit("HEAD").unwrap().unwrap();
