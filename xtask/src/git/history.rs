@@ -22,7 +22,8 @@ impl Git {
         });
         let pattern = format!("-G^({})", escaped.collect::<Vec<_>>().join("|"));
         let range = from.map_or_else(|| head.to_owned(), |from| format!("{from}..{head}"));
-        let log = ["log", "--first-parent", "--diff-merges=first-parent", "--format=%H"];
+        // A merge is compared with its first parent, which also turns patches on.
+        let log = ["log", "--first-parent", "--diff-merges=first-parent", "--no-patch", "--format=%H"];
         let found = self.run([&log[..], &["--extended-regexp", &pattern, &range, "--", path]].concat())?;
         Ok(found.lines().last().map(str::to_owned))
     }

@@ -154,7 +154,7 @@ impl Http {
         for pause in PAUSES {
             match self.send(call) {
                 Err(error) if exit_code(&error) == crate::fault::Kind::Remote as u8 => {
-                    std::thread::sleep(pause)
+                    std::thread::sleep(pause);
                 }
                 done => return done,
             }
