@@ -231,8 +231,9 @@ impl Sources {
         let mut notes = text("CHANGELOG.md")?;
         let drafted = changelog::unreleased(&notes)?.is_empty();
         if drafted {
-            let subjects = self.git.subjects(from, head)?;
-            notes = changelog::fill(&notes, &changelog::draft(&subjects))?;
+            let draft = changelog::draft(&self.git.subjects(from, head)?);
+            let nothing = "- Nothing changed but the version.";
+            notes = changelog::fill(&notes, if draft.is_empty() { nothing } else { &draft })?;
         }
         let files = vec![
             ("Cargo.toml", manifest::set_workspace_version(&text("Cargo.toml")?, version)?),
