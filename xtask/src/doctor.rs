@@ -7,6 +7,7 @@ use serde::Serialize;
 use xshell::{Shell, cmd};
 
 use crate::git::Git;
+use crate::github::Github;
 use crate::pipeline::{PATH, Pipeline};
 use crate::registry::Registry;
 use crate::report::Observed;
@@ -86,6 +87,12 @@ fn remotes(root: &Path) -> Vec<Finding> {
     let login = registry.as_ref().map_err(String::clone).and_then(Registry::login);
     let tags = registry.and_then(|registry| registry.tags().map_err(|error| error.to_string()));
     let tags = tags.map(|tags| format!("{} tags", tags.len()));
+    let github = pipeline.github().map(|api| {
+        let github = Github::open(&api, &pipeline.repository).map_err(|error| error.to_string())?;
+        let protected = github.is_protected(&pipeline.branch).map_err(|error| error.to_string())?;
+        let takes = if protected { "is protected: a release goes by pull request" } else { "takes pushes" };
+        Ok(format!("{}; {} {takes}", github.login(), pipeline.branch))
+    });
     let mut findings = vec![
         finding(&format!("origin {}", pipeline.branch), ask("origin", &branch), "release"),
         finding(
@@ -101,6 +108,7 @@ fn remotes(root: &Path) -> Vec<Finding> {
             "release, promote, rollback",
         ),
     ];
+    findings.extend(github.map(|github| finding("GitHub", github, "release")));
     for environment in &pipeline.environments {
         let observed = match service::observe(&environment.url) {
             Observed::Reports(report) => Ok(format!("runs {}", report.version.version)),

@@ -59,6 +59,22 @@ impl Fault {
     }
 }
 
+/// An error with its whole text, and the kind that its exit code tells.
+impl From<anyhow::Error> for Fault {
+    fn from(error: anyhow::Error) -> Self {
+        let kind = match exit_code(&error) {
+            2 => Kind::Usage,
+            3 => Kind::Refused,
+            4 => Kind::Race,
+            _ => Kind::Remote,
+        };
+        let text = format!("{error:#}");
+        let (message, help) =
+            text.split_once("\nhelp: ").map_or((text.as_str(), None), |(m, h)| (m, Some(h)));
+        Self { kind, message: message.to_owned(), help: help.map(str::to_owned) }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -67,19 +83,6 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
-
-/// An error as a fault: its whole text, with the kind that its exit code tells.
-pub fn fault(error: anyhow::Error) -> Fault {
-    let kind = match exit_code(&error) {
-        2 => Kind::Usage,
-        3 => Kind::Refused,
-        4 => Kind::Race,
-        _ => Kind::Remote,
-    };
-    let text = format!("{error:#}");
-    let (message, help) = text.split_once("\nhelp: ").map_or((text.as_str(), None), |(m, h)| (m, Some(h)));
-    Fault { kind, message: message.to_owned(), help: help.map(str::to_owned) }
-}
 
 /// The exit code for an error: that of the outermost [`Fault`] in it, else 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
@@ -102,6 +105,15 @@ mod tests {
         let foreign = "x".parse::<u32>().with_context(|| Fault::race("moved"));
         assert_eq!(exit_code(&foreign.unwrap_err()), 4);
         assert_eq!(exit_code(&anyhow::anyhow!("anything else")), 1);
+    }
+
+    #[test]
+    fn an_error_becomes_a_fault_of_its_kind() {
+        let fault = Fault::usage("wrong password").help("log in");
+        assert_eq!(Fault::from(anyhow::Error::new(fault.clone())), fault);
+        let deep = Fault::from(anyhow::Error::new(Fault::refused("no")).context("look"));
+        assert_eq!((deep.kind, deep.to_string()), (Kind::Refused, "look: no".to_owned()));
+        assert_eq!(Fault::from(anyhow::anyhow!("x")), Fault::remote("x"));
     }
 
     #[test]

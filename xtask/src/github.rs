@@ -52,6 +52,11 @@ impl Github {
         Ok(Self { http, owner: owner.into(), name: name.into(), page: format!("https://{repository}") })
     }
 
+    /// Where the token was found.
+    pub fn login(&self) -> String {
+        self.http.login()
+    }
+
     /// Where a person sees the checks of a commit.
     pub fn checks_page(&self, commit: &str) -> String {
         format!("{}/commit/{commit}/checks", self.page)

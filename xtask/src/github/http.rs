@@ -154,7 +154,7 @@ impl Http {
         for pause in PAUSES {
             match self.send(call) {
                 Err(error) if exit_code(&error) == crate::fault::Kind::Remote as u8 => {
-                    std::thread::sleep(pause)
+                    std::thread::sleep(pause);
                 }
                 done => return done,
             }
@@ -221,6 +221,12 @@ impl Http {
         }
     }
 
+    pub fn login(&self) -> String {
+        self.secret
+            .as_ref()
+            .map_or("without a token".to_owned(), |secret| format!("token of {}", secret.from))
+    }
+
     fn advice(&self) -> String {
         match &self.secret {
             Some(secret) => format!("the token of {} was used: may it do that?", secret.from),
@@ -279,7 +285,8 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut next = Some(error);
     while let Some(error) = next {
         let text = error.to_string().lines().next().unwrap_or_default().to_owned();
-        if !text.is_empty() && !said.iter().any(|earlier| earlier.contains(&text)) {
+        let is_known = text.is_empty() || text == "Service Error";
+        if !is_known && !said.iter().any(|earlier| earlier.contains(&text)) {
             said.push(text);
         }
         next = error.source();

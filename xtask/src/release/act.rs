@@ -85,7 +85,7 @@ impl Release<'_> {
         };
         let prepared = self.sources.prepare(base, &self.version, since.as_deref())?;
         let files: Vec<_> = prepared.files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-        let message = with_overrides(format!("release: {}", self.version), &plan.passed);
+        let message = with_overrides(&format!("release: {}", self.version), &plan.passed);
         git.commit_files(base, &files, &message)
     }
 
@@ -102,7 +102,7 @@ impl Release<'_> {
                 plan.passed.iter().filter(|pass| !overrides.contains(pass)).cloned().collect::<Vec<_>>(),
             );
             let message = format!("Release {version}\n\n{}", notes.trim());
-            git.tag(&version, commit, &with_overrides(message, &overrides))?;
+            git.tag(&version, commit, &with_overrides(&message, &overrides))?;
         } else if !git.is_annotated(&version)? {
             return Err(Fault::refused(format!("your own tag {version} is not annotated"))
                 .help(format!("git tag --delete {version}, and run the same command again"))
@@ -150,7 +150,7 @@ impl Release<'_> {
     }
 }
 
-fn with_overrides(message: String, overrides: &[Override]) -> String {
+fn with_overrides(message: &str, overrides: &[Override]) -> String {
     if overrides.is_empty() {
         return format!("{}\n", message.trim_end());
     }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use super::plan::{Asked, Candidate, Facts, GithubFacts, Override, PageState, Proposal, proposal_branch};
 use crate::changelog;
 use crate::checks::{Check, judge};
-use crate::fault::{Fault, fault};
+use crate::fault::Fault;
 use crate::git::Git;
 use crate::github::Github;
 use crate::image::sha_tag;
@@ -102,7 +102,7 @@ impl Sources {
         let from = since.as_ref().map(|(_, commit)| commit.as_str());
         let (count, notes) = if candidates.is_empty() {
             let notes = self.prepare(&remote.head, version, from).map(|prepared| prepared.drafted);
-            (self.git.count(from, &remote.head)?, notes.map_err(fault))
+            (self.git.count(from, &remote.head)?, notes.map_err(Fault::from))
         } else {
             (0, Ok(false))
         };
@@ -121,7 +121,7 @@ impl Sources {
             notes,
             tag_age: self.tag_age(version, tagged.is_some())?,
             local_tag: local,
-            published: self.registry.resolve(&version.to_string()).map_err(fault),
+            published: self.registry.resolve(&version.to_string()).map_err(Fault::from),
             github: self.github.as_ref().map(|github| ask(github, version, &remote, tagged.as_deref())),
             remote_tag: tagged,
             overrides: overrides.to_vec(),
@@ -196,13 +196,13 @@ impl Sources {
     /// How it stands with the required checks on a commit; none where nobody can be asked.
     pub fn checks(&self, commit: &str) -> Asked<Vec<Check>> {
         let Some(github) = &self.github else { return Ok(Vec::new()) };
-        let runs = github.check_runs(commit).map_err(fault)?;
+        let runs = github.check_runs(commit).map_err(Fault::from)?;
         Ok(judge(self.pipeline.checks(), &runs, &github.checks_page(commit)))
     }
 
     fn candidate(&self, commit: &str, checked: bool) -> Candidate {
         let checks = if checked { self.checks(commit) } else { Ok(Vec::new()) };
-        let image = self.registry.resolve(&sha_tag(commit)).map_err(fault);
+        let image = self.registry.resolve(&sha_tag(commit)).map_err(Fault::from);
         Candidate { commit: commit.to_owned(), checks, image }
     }
 
@@ -231,8 +231,9 @@ impl Sources {
         let mut notes = text("CHANGELOG.md")?;
         let drafted = changelog::unreleased(&notes)?.is_empty();
         if drafted {
-            let subjects = self.git.subjects(from, head)?;
-            notes = changelog::fill(&notes, &changelog::draft(&subjects))?;
+            let draft = changelog::draft(&self.git.subjects(from, head)?);
+            let nothing = "- Nothing changed but the version.";
+            notes = changelog::fill(&notes, if draft.is_empty() { nothing } else { &draft })?;
         }
         let files = vec![
             ("Cargo.toml", manifest::set_workspace_version(&text("Cargo.toml")?, version)?),
@@ -258,10 +259,10 @@ fn ask(github: &Github, version: &Version, remote: &Remote, tagged: Option<&str>
         None => Ok(None),
     };
     GithubFacts {
-        protected: github.is_protected(&remote.branch).map_err(fault),
-        proposal: proposal.map_err(fault),
-        page: page(github, version).map_err(fault),
-        run: run.map_err(fault),
+        protected: github.is_protected(&remote.branch).map_err(Fault::from),
+        proposal: proposal.map_err(Fault::from),
+        page: page(github, version).map_err(Fault::from),
+        run: run.map_err(Fault::from),
         runs_page: github.runs_page(),
     }
 }

@@ -244,9 +244,12 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
 fn refusal(version: &Version, problems: Vec<Problem>) -> Fault {
     let mut gates: Vec<_> = problems.iter().filter_map(|Problem(gate, ..)| *gate).collect();
     gates.dedup();
-    let (what, mut help): (Vec<_>, Vec<_>) =
-        problems.into_iter().map(|Problem(_, what, help)| (what, help)).unzip();
-    help.dedup();
+    let several = problems.len() > 1;
+    let number = |index: usize| if several { format!("({}) ", index + 1) } else { String::new() };
+    let numbered = problems.into_iter().enumerate();
+    let (what, mut help): (Vec<_>, Vec<_>) = numbered
+        .map(|(index, Problem(_, what, help))| (number(index) + &what, number(index) + &help))
+        .unzip();
     if !gates.is_empty() {
         let gates: Vec<_> = gates.iter().map(|gate| format!("--override {gate}")).collect();
         help.push(format!("if it must be now: {} --because \"…\", which the tag will tell", gates.join(" ")));

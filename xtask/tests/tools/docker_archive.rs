@@ -1,6 +1,8 @@
 //! A docker-archive as nix writes it: members `DIFF_ID/layer.tar`, whose content compresses as programs do. The same bytes
 //! each time. Made in small pieces, since a child's peak memory starts from its parent's.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
 use std::path::Path;

@@ -6,10 +6,13 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::server::Answer;
 
@@ -33,6 +36,10 @@ pub enum Harm {
     Instead(Answer),
     /// The work is done, and this answer tells otherwise.
     Deny(Answer),
+    /// The client is killed before anything is forwarded.
+    KillBefore,
+    /// The client is killed when the work is done, before it hears of it.
+    KillAfter,
     /// As if the credentials had run out: forwarded without them. Not those that a client's threads only just got.
     Strip,
 }
@@ -62,11 +69,43 @@ struct State {
     stop: AtomicBool,
     seen: Mutex<Vec<Seen>>,
     credentials: Mutex<HashMap<String, usize>>,
+    victim: Arc<Victim>,
+}
+
+/// The process group that is killed with [`Harm::KillBefore`] and [`Harm::KillAfter`]: the client and all that it started.
+#[derive(Default)]
+pub struct Victim(Mutex<Option<Pid>>);
+
+impl Victim {
+    /// `child` leads a group of its own.
+    pub fn is(&self, child: &Child) {
+        *self.0.lock().unwrap() = Some(Pid::from_child(child));
+    }
+
+    /// Call it before the child is waited for, since its number may then be another's.
+    pub fn is_none(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+
+    fn kill(&self) {
+        if let Some(group) = *self.0.lock().unwrap() {
+            kill_process_group(group, Signal::KILL).unwrap();
+        }
+    }
 }
 
 impl Proxy {
     /// `choose` is told which request it is, from 1, and its `METHOD PATH`.
     pub fn start(upstream: &str, choose: impl Fn(usize, &str) -> Harm + Send + Sync + 'static) -> Self {
+        Self::start_for(&Arc::default(), upstream, choose)
+    }
+
+    /// As [`Proxy::start`], for a client that may be killed.
+    pub fn start_for(
+        victim: &Arc<Victim>,
+        upstream: &str,
+        choose: impl Fn(usize, &str) -> Harm + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let state = Arc::new(State {
@@ -77,6 +116,7 @@ impl Proxy {
             stop: AtomicBool::new(false),
             seen: Mutex::default(),
             credentials: Mutex::default(),
+            victim: Arc::clone(victim),
         });
         let shared = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
@@ -136,7 +176,10 @@ impl State {
             *uses.entry(credentials).and_modify(|uses| *uses += 1).or_insert(1)
         };
         let cut = || client.shutdown(Shutdown::Both).map(|()| false);
-        if let Harm::Cut = harm {
+        if let Harm::KillBefore = harm {
+            self.victim.kill();
+        }
+        if let Harm::Cut | Harm::KillBefore = harm {
             return cut();
         }
         let body = body(&mut reader, &head, matches!(harm, Harm::CutUpload))?;
@@ -158,6 +201,10 @@ impl State {
         };
         match harm {
             Harm::LoseAnswer => cut(),
+            Harm::KillAfter => {
+                self.victim.kill();
+                cut()
+            }
             Harm::CutAnswer => {
                 (&*client).write_all(&answer[..answer.len() / 2])?;
                 cut()

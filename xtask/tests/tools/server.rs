@@ -8,24 +8,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     pub method: String,
     pub path: String,
     pub authorization: Option<String>,
     pub host: String,
+    /// All fields, their names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// As long as `Content-Length` says, or shorter if the client went away.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct Answer {
     status: u16,
     headers: String,
-    body: String,
+    body: Vec<u8>,
 }
 
 impl Answer {
     pub fn new(status: u16) -> Self {
-        Self { status, headers: String::new(), body: String::new() }
+        Self { status, headers: String::new(), body: Vec::new() }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -33,16 +43,29 @@ impl Answer {
         self
     }
 
-    pub fn body(mut self, body: &str) -> Self {
-        body.clone_into(&mut self.body);
+    pub fn body(mut self, body: &(impl AsRef<[u8]> + ?Sized)) -> Self {
+        body.as_ref().clone_into(&mut self.body);
         self
+    }
+
+    pub fn status(&self) -> u16 {
+        self.status
     }
 
     /// On the wire, as the answer to the request that starts with `method`.
     pub fn bytes(&self, method: &str) -> Vec<u8> {
-        let body = if method.starts_with("HEAD") { "" } else { &self.body };
         let head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n{}", self.status, self.headers);
-        format!("{head}Content-Length: {}\r\n\r\n{body}", self.body.len()).into_bytes()
+        // A 204 has no body, and may not give its length.
+        let length = if self.status == 204 {
+            String::new()
+        } else {
+            format!("Content-Length: {}\r\n", self.body.len())
+        };
+        let mut bytes = format!("{head}{length}\r\n").into_bytes();
+        if !method.starts_with("HEAD") {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
     }
 }
 
@@ -98,25 +121,23 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split(' ');
-    let mut request = Request {
-        method: words.next()?.into(),
-        path: words.next()?.into(),
-        authorization: None,
-        host: String::new(),
-    };
+    let mut request =
+        Request { method: words.next()?.into(), path: words.next()?.into(), ..Request::default() };
     let mut length = 0;
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         let Some((name, value)) = line.trim().split_once(':') else { break };
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.trim().parse().ok()?,
-            "host" => request.host = value.trim().to_owned(),
-            "authorization" => request.authorization = Some(value.trim().to_owned()),
+        let (name, value) = (name.to_ascii_lowercase(), value.trim().to_owned());
+        match name.as_str() {
+            "content-length" => length = value.parse().ok()?,
+            "host" => request.host.clone_from(&value),
+            "authorization" => request.authorization = Some(value.clone()),
             _ => {}
         }
+        request.headers.push((name, value));
     }
-    std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).ok()?;
+    reader.by_ref().take(length).read_to_end(&mut request.body).ok()?;
     seen.lock().unwrap().push(request.clone());
     let answer = answer(&request);
     reader.into_inner().write_all(&answer.bytes(&request.method)).ok()

@@ -244,7 +244,8 @@ fn every_problem_is_named_at_once_with_its_remedy() {
 
 #[test]
 fn every_gate_can_be_passed_and_nothing_else() {
-    let wrong: [(Gate, fn(&mut Facts)); 5] = [
+    type Spoil = fn(&mut Facts);
+    let wrong: [(Gate, Spoil); 5] = [
         (Gate::Branch, |facts| facts.on_branch = None),
         (Gate::Clean, |facts| facts.dirty = vec!["a.rs".into()]),
         (Gate::Synced, |facts| facts.head = commit("c")),
