@@ -37,7 +37,7 @@ use stage::{Stage, ended};
 const VERSION: &str = "v0.2.0";
 const FILES: [&str; 3] = ["dojo-v0.2.0.cdx.json", "dojo-v0.2.0.digest.txt", "dojo-v0.2.0.production.yaml"];
 /// How many are played at once, since most of it is waiting.
-const LANES: usize = 4;
+const LANES: usize = 3;
 /// How often a command is run again before it counts as one that never ends.
 const TRIES: usize = 8;
 
