@@ -7,16 +7,6 @@ use anyhow::{Context as _, Result};
 use super::{Git, without_credentials};
 use crate::fault::Fault;
 
-/// What a branch or tag of a remote's names; ids of 40 hex digits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteRef {
-    /// The ref's own object: of an annotated tag the tag's, else the commit.
-    #[allow(dead_code, reason = "for `release`")]
-    pub object: String,
-    /// Annotated tags peeled.
-    pub commit: String,
-}
-
 impl Git {
     /// What the remote says that a ref names now, annotated tags peeled to their commit; `None` if it has no such ref.
     pub fn remote_ref(&self, remote: &str, reference: &str) -> Result<Option<String>> {
@@ -38,24 +28,22 @@ impl Git {
     pub fn remote_tags(&self, remote: &str) -> Result<Vec<(String, String)>> {
         let refs = self.remote_refs(remote)?.into_iter();
         Ok(refs
-            .filter_map(|(name, named)| Some((name.strip_prefix("refs/tags/")?.to_owned(), named.commit)))
+            .filter_map(|(name, commit)| Some((name.strip_prefix("refs/tags/")?.to_owned(), commit)))
             .collect())
     }
 
-    /// All branches and tags of the remote by their full names (`refs/heads/…`, `refs/tags/…`), asked once.
-    pub fn remote_refs(&self, remote: &str) -> Result<BTreeMap<String, RemoteRef>> {
+    /// All branches and tags of the remote by their full names (`refs/heads/…`, `refs/tags/…`) with the commits that they
+    /// name, annotated tags peeled; asked once.
+    pub fn remote_refs(&self, remote: &str) -> Result<BTreeMap<String, String>> {
         let answer = self.run(["ls-remote", "--heads", "--tags", remote]).map_err(|error| {
             Fault::remote(format!("cannot list the refs of {}: {error}", without_credentials(remote)))
         })?;
-        let mut refs = BTreeMap::<String, RemoteRef>::new();
+        let mut refs = BTreeMap::<String, String>::new();
         for (id, name) in answer.lines().filter_map(|line| line.split_once('\t')) {
             // The peeled line of an annotated tag follows the one of its object.
             match name.strip_suffix("^{}").and_then(|name| refs.get_mut(name)) {
-                Some(tag) => tag.commit = id.to_owned(),
-                None => {
-                    let named = RemoteRef { object: id.to_owned(), commit: id.to_owned() };
-                    refs.insert(name.to_owned(), named);
-                }
+                Some(tag) => id.clone_into(tag),
+                None => drop(refs.insert(name.to_owned(), id.to_owned())),
             }
         }
         Ok(refs)

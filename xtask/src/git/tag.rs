@@ -21,24 +21,28 @@ impl Git {
 
     /// What an annotated tag here says, without its signature; empty if it is not there or not annotated.
     pub fn tag_message(&self, tag: &str) -> Result<String> {
-        let found = self.tag_fields(tag, "%(contents)%00%(contents:signature)")?.unwrap_or_default();
+        let found = self
+            .tag_fields(&format!("refs/tags/{tag}"), "%(contents)%00%(contents:signature)")?
+            .unwrap_or_default();
         let (message, signature) = found.split_once('\0').unwrap_or((&found, ""));
         // git adds a line break, and `run` takes all of them away.
         let message = message.trim_end().strip_suffix(signature.trim_end()).unwrap_or(message);
         Ok(message.trim_end().to_owned())
     }
 
-    /// When an annotated tag here was made, in seconds since 1970; `None` if it is not there or not annotated.
-    pub fn tag_time(&self, tag: &str) -> Result<Option<i64>> {
-        Ok(self.tag_fields(tag, "%(taggerdate:unix)")?.and_then(|time| time.parse().ok()))
+    /// When an annotated tag of a remote was made, in seconds since 1970; `None` if it is not annotated.
+    pub fn remote_tag_time(&self, remote: &str, tag: &str) -> Result<Option<i64>> {
+        let reference = format!("refs/tags/{tag}");
+        self.fetch(remote, &reference)?;
+        let fields = self.tag_fields(&format!("refs/xtask/{reference}"), "%(taggerdate:unix)")?;
+        Ok(fields.and_then(|time| time.parse().ok()))
     }
 
     /// Fields, as `git for-each-ref` knows them, of an annotated tag here.
-    fn tag_fields(&self, tag: &str, fields: &str) -> Result<Option<String>> {
-        let reference = format!("refs/tags/{tag}");
+    fn tag_fields(&self, reference: &str, fields: &str) -> Result<Option<String>> {
         // The pattern finds tags in a folder of this name too.
         let format = format!("--format=%(objecttype) %(refname)%0a{fields}");
-        let found = self.run(["for-each-ref", "--count=1", &format, &reference])?;
+        let found = self.run(["for-each-ref", "--count=1", &format, reference])?;
         Ok(found.strip_prefix(&format!("tag {reference}\n")).map(str::to_owned))
     }
 
