@@ -34,7 +34,7 @@ const RATIO: f64 = 0.1;
 #[derive(Parser)]
 struct Args {
     /// How often each is measured; the medians are shown
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Print the figures as one JSON object
     #[arg(long)]

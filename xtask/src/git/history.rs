@@ -21,9 +21,22 @@ pub struct Commit {
 }
 
 impl Git {
-    /// Whether `ancestor` is `descendant` or one of its ancestors.
+    /// Whether `ancestor`, which need not be here, is `descendant` or one of its ancestors.
     pub fn is_ancestor(&self, ancestor: &str, descendant: &str) -> Result<bool> {
-        Ok(self.ask(["merge-base", "--is-ancestor", ancestor, descendant])?.is_some())
+        let merged = ["merge-base", "--is-ancestor", ancestor, descendant];
+        if self.commit(ancestor)?.is_some() && self.ask(merged)?.is_some() {
+            return Ok(true);
+        }
+        // All ancestors of a commit are where it is, but for a shallow clone.
+        if !self.is_shallow()? {
+            return Ok(false);
+        }
+        let unknown = format!("this shallow clone cannot tell whether {ancestor} came before {descendant}");
+        Err(Fault::usage(unknown).help("git fetch --unshallow --tags origin").into())
+    }
+
+    fn is_shallow(&self) -> Result<bool> {
+        Ok(self.run(["rev-parse", "--is-shallow-repository"])? == "true")
     }
 
     /// The commits that lead to `revision`, newest first; with `path`, only those that changed it.
@@ -121,7 +134,7 @@ impl Git {
     fn range(&self, from: Option<&str>, to: &str) -> Result<String> {
         let Some(from) = from else { return Ok(to.to_owned()) };
         let range = format!("{from}..{to}");
-        let shallow = self.run(["rev-parse", "--is-shallow-repository"])? == "true";
+        let shallow = self.is_shallow()?;
         let lacks = if self.commit(from)?.is_none() {
             format!("this clone does not have the commit {from}")
         // Where a shallow clone is cut off, commits seem to have no parent.

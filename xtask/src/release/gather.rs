@@ -138,7 +138,7 @@ impl Sources {
         let mut tags: Vec<_> = remote.tags.iter().filter(|(tag, _)| tag < version).collect();
         tags.sort();
         for (tag, commit) in tags.into_iter().rev() {
-            if self.git.commit(commit)?.is_some() && self.git.is_ancestor(commit, &remote.head)? {
+            if self.git.is_ancestor(commit, &remote.head)? {
                 return Ok(Some((tag.clone(), commit.clone())));
             }
         }
@@ -155,9 +155,7 @@ impl Sources {
     ) -> Result<Vec<Candidate>> {
         let Remote { head, .. } = remote;
         if let Some(tagged) = tagged {
-            let is_ours = self.git.commit(tagged)?.is_some()
-                && self.git.is_ancestor(tagged, head)?
-                && self.carries(tagged, version)?;
+            let is_ours = self.git.is_ancestor(tagged, head)? && self.carries(tagged, version)?;
             return Ok(if is_ours { vec![self.candidate(tagged, false)] } else { Vec::new() });
         }
         if !self.carries(head, version)? {

@@ -95,12 +95,16 @@ fn a_shallow_clone_answers_for_what_it_has_and_refuses_the_rest() {
 
     // From the start of what there is: nothing was released yet, and nobody can say more.
     assert_eq!(shallow.count(None, "HEAD").unwrap(), 2);
+    assert!(shallow.is_ancestor(&line[3], "HEAD").unwrap());
     assert_eq!(shallow.first_parent_after(&line[3], "HEAD", 9).unwrap(), line[4..]);
     let starts: [&str; 1] = ["version"];
     let found = shallow.commit_that_added(Some(&line[3]), "HEAD", "v.toml", &starts).unwrap();
     assert_eq!(found.as_ref(), Some(&line[4]));
 
     let refused = |git: &Git, with: &str| {
+        let error = git.is_ancestor(&line[1], "HEAD").unwrap_err();
+        assert_eq!(exit_code(&error), 2);
+        assert!(error.to_string().contains("this shallow clone cannot tell whether"), "{error}");
         let asked = [
             git.count(Some(&line[1]), "HEAD").map(drop),
             git.subjects(Some(&line[1]), "HEAD").map(drop),
@@ -120,7 +124,9 @@ fn a_shallow_clone_answers_for_what_it_has_and_refuses_the_rest() {
     refused(&shallow, "help: git fetch --unshallow --tags origin");
     shallow.run(["fetch", "--quiet", "--unshallow", "--tags", "origin"]).unwrap();
     assert_eq!(shallow.count(Some(&line[1]), "HEAD").unwrap(), 3);
+    assert!(shallow.is_ancestor(&line[1], "HEAD").unwrap());
     let unknown = "0123456789012345678901234567890123456789";
+    assert!(!shallow.is_ancestor(unknown, "HEAD").unwrap());
     let error = shallow.count(Some(unknown), "HEAD").unwrap_err().to_string();
     assert!(error.ends_with("help: git fetch --tags origin"), "{error}");
 }
