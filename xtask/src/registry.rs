@@ -11,6 +11,7 @@ mod push;
 mod read;
 mod referrers;
 mod remote;
+mod retag;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -24,13 +25,14 @@ use tempfile::NamedTempFile;
 
 use crate::fault::Fault;
 use crate::image::oci::{Descriptor, Stored};
-use crate::image::{Blob, Digest, Image, is_fixed, may_carry, may_name};
+use crate::image::{Blob, Digest, Image, is_fixed};
 pub use auth::Login;
 use layout::Layout;
 pub use push::{CacheFrom, Progress, Push, Pushed};
 pub use read::{Found, size};
 pub use referrers::{Artifact, Referrer};
 use remote::Remote;
+pub use retag::Retagged;
 pub use unpack::Runtime;
 
 /// One repository of images.
@@ -98,31 +100,13 @@ impl Registry {
 
     /// Lets `tag` name an image or an index that is there already. A version or `sha-…` tag that names another is refused.
     pub fn tag(&self, digest: &Digest, tag: &str) -> anyhow::Result<()> {
-        self.tag_all(&self.stored(digest)?, &[tag.to_owned()]).map(drop)
+        self.retag(digest.as_str(), &[tag.to_owned()]).map(drop)
     }
 
-    /// Lets all of `tags` name an image or an index that is there already, and gives those that named it before. All
-    /// are checked first, so that a refusal leaves none of them changed.
-    pub fn tag_all(&self, stored: &Stored, tags: &[String]) -> anyhow::Result<Vec<String>> {
-        let digest = &stored.digest;
-        tags.iter().try_for_each(|tag| check_tag(tag))?;
-        let revision = if tags.iter().any(|tag| is_fixed(tag)) { self.revision(digest)? } else { None };
-        let mut already = Vec::new();
-        for tag in tags {
-            may_carry(revision.as_deref(), tag)?;
-            let held = self.resolve(tag)?;
-            may_name(tag, held.as_ref(), digest)?;
-            if held.as_ref() == Some(digest) {
-                already.push(tag.clone());
-            }
-        }
-        for tag in fixed_first(tags).filter(|tag| !already.contains(tag)) {
-            if !self.put(tag, stored)? {
-                let fault = Fault::refused(format!("{self} misses a part of {digest}"));
-                return Err(fault.help("push the image again").into());
-            }
-        }
-        Ok(already)
+    /// Lets all of `tags` name the image or index that is there under the tag or digest `from`. All are checked first, so
+    /// that a refusal leaves none of them changed.
+    pub fn retag(&self, from: &str, tags: &[String]) -> anyhow::Result<Retagged> {
+        retag::retag(self, from, tags)
     }
 
     /// Lays the image's files out in the folder `into`, which appears complete or not at all, and tells how to run them.
@@ -233,6 +217,14 @@ impl Registry {
                 Ok(complete)
             }
             Self::Remote(remote) => remote.put(tag, stored),
+        }
+    }
+
+    /// The same for a tag that was just seen to be free, or to be one that may move.
+    fn put_free(&self, tag: &str, stored: &Stored) -> anyhow::Result<bool> {
+        match self {
+            Self::Layout(_) => self.put(tag, stored),
+            Self::Remote(remote) => remote.put_free(tag, stored),
         }
     }
 

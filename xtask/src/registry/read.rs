@@ -102,7 +102,7 @@ impl Registry {
                 .map_err(|error| Fault::refused(format!("the config of {digest} is malformed: {error}")))?;
             config.labels().with_context(|| format!("image {digest}"))
         };
-        let configs = self.configs(digest)?;
+        let configs = self.configs(&self.stored(digest)?)?;
         let labels = configs.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
         let told = labels.iter().map(|labels| {
             let Labels { revision, version, schema, .. } = labels;
@@ -116,12 +116,12 @@ impl Registry {
     }
 
     /// The commit that the image says it was built from; most images of other tools say nothing.
-    pub(super) fn revision(&self, digest: &Digest) -> anyhow::Result<Option<String>> {
-        agreed_revision(digest, &self.configs(digest)?)
+    pub(super) fn revision(&self, stored: &Stored) -> anyhow::Result<Option<String>> {
+        agreed_revision(&stored.digest, &self.configs(stored)?)
     }
 
-    fn configs(&self, digest: &Digest) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-        configs(&self.stored(digest)?, |digest| self.single(digest), |config| self.document_blob(config))
+    fn configs(&self, stored: &Stored) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        configs(stored, |digest| self.single(digest), |config| self.document_blob(config))
     }
 
     /// A layer's uncompressed tar; its blob is verified, the tar's own digest is the reader's to check.

@@ -131,6 +131,11 @@ impl Remote {
                 return Ok(true);
             }
         }
+        self.put_free(reference, stored)
+    }
+
+    /// The same where a look at the tag was taken just before.
+    pub fn put_free(&self, reference: &str, stored: &Stored) -> anyhow::Result<bool> {
         match self.send_manifest(reference, stored)? {
             Some(_) => self.was_not_overtaken(reference, &stored.digest).map(|()| true),
             None => Ok(false),
