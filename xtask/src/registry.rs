@@ -17,7 +17,8 @@ mod retry;
 mod tests;
 mod unpack;
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek as _, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -40,6 +41,27 @@ pub use unpack::Runtime;
 pub enum Registry {
     Layout(Layout),
     Remote(Box<Remote>),
+}
+
+/// What a layer is compressed into.
+enum Scratch {
+    /// Beside its place in a layout, which [`Layout`] tidies.
+    Named(NamedTempFile),
+    /// Gone with the process, however that ends.
+    Unnamed(File),
+}
+
+impl Write for Scratch {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Named(file) => file.write(bytes),
+            Self::Unnamed(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// How a remote is spoken to.
@@ -131,7 +153,7 @@ impl Registry {
     }
 
     /// A blob's content, already verified.
-    fn blob(&self, descriptor: &Descriptor) -> anyhow::Result<std::fs::File> {
+    fn blob(&self, descriptor: &Descriptor) -> anyhow::Result<File> {
         match self {
             Self::Layout(layout) => layout.blob(descriptor),
             Self::Remote(remote) => remote.blob(descriptor),
@@ -167,26 +189,28 @@ impl Registry {
     }
 
     /// A file for a blob whose digest is not known yet, there where [`Self::put_blob`] has the least work with it.
-    fn scratch(&self) -> anyhow::Result<NamedTempFile> {
+    fn scratch(&self) -> anyhow::Result<Scratch> {
         match self {
-            Self::Layout(layout) => layout.scratch(),
-            Self::Remote(_) => NamedTempFile::new().context("a temporary file for a layer"),
+            Self::Layout(layout) => layout.scratch().map(Scratch::Named),
+            Self::Remote(_) => {
+                tempfile::tempfile().map(Scratch::Unnamed).context("a temporary file for a layer")
+            }
         }
     }
 
     /// Sends what was written to the file.
-    fn put_blob(
-        &self,
-        descriptor: &Descriptor,
-        file: NamedTempFile,
-        sent: &dyn Fn(u64),
-    ) -> anyhow::Result<()> {
-        match self {
-            Self::Layout(layout) => layout.put_blob(&descriptor.digest, file),
-            Self::Remote(remote) => {
-                let open = || -> anyhow::Result<Box<dyn Read>> { Ok(Box::new(file.reopen()?)) };
+    fn put_blob(&self, descriptor: &Descriptor, file: Scratch, sent: &dyn Fn(u64)) -> anyhow::Result<()> {
+        match (self, file) {
+            (Self::Layout(layout), Scratch::Named(file)) => layout.put_blob(&descriptor.digest, file),
+            (Self::Remote(remote), Scratch::Unnamed(file)) => {
+                let open = || -> anyhow::Result<Box<dyn Read>> {
+                    let mut file = file.try_clone()?;
+                    file.rewind()?;
+                    Ok(Box::new(file))
+                };
                 remote.put_blob(descriptor, &open, sent)
             }
+            _ => anyhow::bail!("a temporary file of another registry"),
         }
     }
 

@@ -129,6 +129,17 @@ fn layers_of_another_repository_are_mounted() {
 }
 
 #[test]
+fn a_cache_that_cannot_be_reached_is_done_without() {
+    let project = Project::built();
+    let args = ["image", "push", "--tag", "edge", "--cache-from", "127.0.0.1:1/team/base:edge"];
+    let output = project.xtask(&args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("warning: 127.0.0.1:1/team/base:edge cannot be read"), "{said}");
+    project.ok(&["image", "inspect", "edge"]);
+}
+
+#[test]
 fn zstd_is_a_layer_of_its_own_and_read_by_skopeo() {
     if !tools() || !tools::need("skopeo", "skopeo") {
         return;

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -44,6 +44,9 @@ pub fn median(samples: &[Sample]) -> Sample {
     };
     Sample { wall: middle(|s| s.wall), cpu: middle(|s| s.cpu), peak: middle(|s| s.peak as f64) as u64 }
 }
+
+/// How many pieces are on their way at once; a child's peak memory starts from its parent's.
+const UNDER_WAY: usize = 16;
 
 /// Stands before a registry: counts the bytes that go to it, heads included, and can be as far away as a real one.
 pub struct Wire {
@@ -91,7 +94,7 @@ fn pass(
     delay: Duration,
     counter: &AtomicU64,
 ) -> io::Result<()> {
-    let (under_way, arriving) = channel::<(Instant, Vec<u8>)>();
+    let (under_way, arriving) = sync_channel::<(Instant, Vec<u8>)>(UNDER_WAY);
     std::thread::spawn(move || -> io::Result<()> {
         for (due, bytes) in arriving {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::show;
 use super::target::Where;
 use crate::registry::Retagged;
+use crate::terminal;
 
 /// Let further tags name an image that is in the registry.
 ///
@@ -43,7 +44,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     if args.json {
         let object = json!({ "repository": registry.to_string(), "from": args.from, "digest": digest,
             "set": set, "already": already });
-        return show::json(&object);
+        return terminal::json(&object);
     }
     show::lines(&[("repository", registry.to_string()), ("digest", digest.to_string())]);
     for (what, tags) in [("tagged", set), ("already", already)] {

@@ -21,6 +21,7 @@ use crate::sbom::MEDIA_TYPE;
 ///
 /// Examples:
 ///   cargo xtask image sbom                      (what `image build` made)
+///   cargo xtask image sbom --archive result
 ///   cargo xtask image sbom v0.1.0
 ///   cargo xtask image sbom edge --out sbom.cdx.json
 #[derive(clap::Args, Debug)]
@@ -29,6 +30,9 @@ pub struct Args {
     /// A tag or a digest in the registry [default: what `image build` made]
     #[arg(value_name = "REF")]
     reference: Option<String>,
+    /// An image's file or layout folder in place of REF
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["reference", "repository"])]
+    archive: Option<PathBuf>,
     #[command(flatten)]
     at: Where,
     /// The file to write [default: stdout]
@@ -39,7 +43,7 @@ pub struct Args {
 pub fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     let document = match &args.reference {
         Some(reference) => attached(reference, &args.at.registry(root)?)?,
-        None => of_build(root)?.into_bytes(),
+        None => of_build(args.archive.as_deref(), root)?.into_bytes(),
     };
     match &args.out {
         Some(path) => std::fs::write(path, document).with_context(|| path.display().to_string()),
@@ -47,8 +51,8 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn of_build(root: &Path) -> anyhow::Result<String> {
-    let path = built(None, root)?;
+fn of_build(archive: Option<&Path>, root: &Path) -> anyhow::Result<String> {
+    let path = built(archive, root)?;
     let pipeline = Pipeline::load(root)?;
     let config: Config = serde_json::from_slice(&archive::read(&path)?.config)
         .map_err(|error| Fault::refused(format!("{}: {error}", path.display())))?;

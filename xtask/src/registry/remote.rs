@@ -11,7 +11,7 @@ use ureq::{Body, http::HeaderName};
 use super::Options;
 use super::auth::Access;
 use super::http::{Content, Http, Request};
-use super::retry::{retry, said};
+use super::retry::said;
 use crate::fault::Fault;
 use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, INDEX, Index, MANIFEST, MANIFESTS, Stored};
 use crate::image::{Digest, is_fixed, may_name};
@@ -72,7 +72,7 @@ impl Remote {
         }
         let (mut tags, mut url) = (Vec::new(), self.url("tags/list?n=1000"));
         for _ in 0..PAGES {
-            let (page, next) = retry(|| {
+            let (page, next) = self.http.patience.retry(|| {
                 let mut response = self.get(&url, &[200, 404])?;
                 if response.status() == 404 {
                     self.plainly_absent(&mut response)?;
@@ -94,7 +94,7 @@ impl Remote {
     /// The manifest under a tag or a digest. Always a GET: its bytes prove the digest, and some registries refuse HEAD.
     pub fn manifest(&self, reference: &str) -> anyhow::Result<Option<Stored>> {
         let url = self.url(&format!("manifests/{reference}"));
-        retry(|| {
+        self.http.patience.retry(|| {
             let mut response = self.get(&url, &[200, 404])?;
             if response.status() == 404 {
                 self.plainly_absent(&mut response)?;
@@ -155,7 +155,7 @@ impl Remote {
         let mut request = self.request(Method::PUT, url, Access::Push, Content::Bytes(&stored.bytes));
         request.headers.push((header::CONTENT_TYPE, stored.media_type.clone()));
         let tried = Cell::new(false);
-        let response = retry(|| {
+        let response = self.http.patience.retry(|| {
             // Another push may have named it in the pause, or this one before its answer was lost.
             if tried.replace(true) {
                 self.was_not_overtaken(reference, &stored.digest)?;
@@ -201,7 +201,7 @@ impl Remote {
     pub fn referrers(&self, subject: &Digest) -> anyhow::Result<Option<Vec<Descriptor>>> {
         let (mut found, mut url) = (Vec::new(), self.url(&format!("referrers/{subject}")));
         for _ in 0..PAGES {
-            let page = retry(|| {
+            let page = self.http.patience.retry(|| {
                 let mut response = self.get(&url, &[200, 404])?;
                 let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
                 let kind = header(header::CONTENT_TYPE).and_then(|kind| kind.split(';').next());
