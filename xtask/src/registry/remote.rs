@@ -4,6 +4,7 @@ mod blobs;
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ureq::http::{Method, Response, Uri, header};
 use ureq::{Body, http::HeaderName};
@@ -20,6 +21,8 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// Far more tags than a page each can hold: whoever sends more pages than this goes in circles.
 const PAGES: usize = 1000;
+/// The longest wait between setting a tag that never moves and the look at whether it did.
+const SETTLE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub struct Remote {
@@ -124,14 +127,21 @@ impl Remote {
 
     /// Puts a manifest under a tag or its own digest. `false` if the registry misses a blob that it names.
     pub fn put(&self, reference: &str, stored: &Stored) -> anyhow::Result<bool> {
-        if is_fixed(reference) {
-            let held = self.manifest(reference)?.map(|held| held.digest);
-            may_name(reference, held.as_ref(), &stored.digest)?;
-            if held.is_some() {
-                return Ok(true);
-            }
+        if !is_fixed(reference) {
+            return self.put_free(reference, stored);
         }
-        self.put_free(reference, stored)
+        let start = Instant::now();
+        let held = self.manifest(reference)?.map(|held| held.digest);
+        may_name(reference, held.as_ref(), &stored.digest)?;
+        if held.is_some() {
+            return Ok(true);
+        }
+        if self.send_manifest(reference, stored)?.is_none() {
+            return Ok(false);
+        }
+        // Another push that looked before this one wrote needs about as long to write.
+        std::thread::sleep(start.elapsed().min(SETTLE));
+        self.was_not_overtaken(reference, &stored.digest).map(|()| true)
     }
 
     /// The same where a look at the tag was taken just before.
