@@ -1,6 +1,6 @@
 //! `image sbom`: the bill of materials of what was built here, or the one that is attached to an image in the registry.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -47,6 +47,11 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     };
     match &args.out {
         Some(path) => std::fs::write(path, document).with_context(|| path.display().to_string()),
+        // Somebody else may have attached it.
+        None if std::io::stdout().is_terminal() => {
+            println!("{}", String::from_utf8_lossy(&document).trim_end());
+            Ok(())
+        }
         None => Ok(std::io::stdout().write_all(&document)?),
     }
 }
