@@ -111,7 +111,7 @@ impl Play {
     fn new(registry: &Arc<Registry>, way: Way, target: Option<(usize, How)>) -> Self {
         let script = Arc::new(Script { target, count: AtomicUsize::new(0), seen: Mutex::default() });
         let chooser = Arc::clone(&script);
-        let stage = Stage::new(registry, Arc::new(move |peer: &str, line: &str| chooser.choose(peer, line)));
+        let stage = Stage::new(registry, move |peer, line| chooser.choose(peer, line));
         if way == Way::PullRequest {
             stage.protect();
         }
@@ -124,7 +124,7 @@ impl Play {
     }
 
     /// The developer runs the same command until it is through; others do their part in between.
-    fn to_the_end(&mut self, way: Way) {
+    fn run_through(&mut self, way: Way) {
         let mut dies = way == Way::DeadRun;
         for _ in 0..TRIES {
             let output = self.stage.release(&[VERSION, "--yes"]);
@@ -219,7 +219,7 @@ impl Play {
 fn play(registry: &Arc<Registry>, way: Way, target: Option<(usize, How)>) -> Vec<String> {
     let start = Instant::now();
     let mut play = Play::new(registry, way, target);
-    play.to_the_end(way);
+    play.run_through(way);
     play.ended_well();
     let seen = play.script.seen.lock().unwrap().clone();
     let runs = play.told.iter().map(|told| told.split_once('\n').unwrap().0).collect::<Vec<_>>().join(", ");
