@@ -113,10 +113,11 @@
         echo 'fn main() {}' > ${member}/src/main.rs
       '';
 
-      # Its manifest names a benchmark, which must be there too.
+      # Its manifest names benchmarks, which must be there too.
       emptyXtask = empty "xtask" + ''
         mkdir -p xtask/benches
         cp xtask/src/main.rs xtask/benches/image.rs
+        cp xtask/src/main.rs xtask/benches/release.rs
       '';
 
       # Cargo's target folder with everything but our own crates, so that a source edit or a new commit compiles only

@@ -24,6 +24,10 @@ soak kills="200":
 bench-image *args:
     cargo bench --quiet --package xtask --bench image --profile dev -- {{ args }}
 
+# What a release's plan costs in 20,000 commits, by release-plz (if there is one) and by xtask, in turns
+bench-release *args:
+    cargo bench --quiet --package xtask --bench release --profile dev -- {{ args }}
+
 # The rendered manifests of every environment against the rules
 check:
     cargo xtask check

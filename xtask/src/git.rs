@@ -14,24 +14,15 @@ use crate::fault::{Fault, Kind, exit_code};
 
 mod history;
 mod push;
+mod remote;
+mod tag;
+pub use history::Commit;
 pub use push::Push;
 
 /// A repository on this machine.
 #[derive(Debug)]
 pub struct Git {
     dir: PathBuf,
-}
-
-/// One commit, for logs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commit {
-    /// 40 hex digits.
-    pub id: String,
-    /// Committer time, RFC 3339 in UTC.
-    pub time: String,
-    pub author: String,
-    /// The whole message.
-    pub message: String,
 }
 
 impl Git {
@@ -96,69 +87,28 @@ impl Git {
         Ok(status.lines().filter_map(|line| line.get(3..)).map(str::to_owned).collect())
     }
 
-    /// Whether `ancestor` is `descendant` or one of its ancestors.
-    pub fn is_ancestor(&self, ancestor: &str, descendant: &str) -> Result<bool> {
-        Ok(self.ask(["merge-base", "--is-ancestor", ancestor, descendant])?.is_some())
-    }
-
-    /// What the remote says that a ref names now, annotated tags peeled to their commit; `None` if it has no such ref.
-    pub fn remote_ref(&self, remote: &str, reference: &str) -> Result<Option<String>> {
-        let peeled = format!("{reference}^{{}}");
-        let answer = self.run(["ls-remote", remote, reference, &peeled]).map_err(|error| {
-            Fault::remote(format!("cannot ask {} for {reference}: {error}", without_credentials(remote)))
-        })?;
-        let named = |name: &str| {
-            answer
-                .lines()
-                .filter_map(|line| line.split_once('\t'))
-                .find(|(_, n)| *n == name)
-                .map(|(id, _)| id.to_owned())
-        };
-        Ok(named(&peeled).or_else(|| named(reference)))
-    }
-
-    /// All tags of the remote with the commits that they name.
-    pub fn remote_tags(&self, remote: &str) -> Result<Vec<(String, String)>> {
-        let answer = self
-            .run(["ls-remote", "--tags", remote])
-            .map_err(|error| Fault::remote(format!("cannot list the tags of {remote}: {error}")))?;
-        let mut tags = std::collections::BTreeMap::new();
-        // A peeled line (`^{}`) follows its tag object's line and stands over it.
-        for (id, name) in answer.lines().filter_map(|line| line.split_once("\trefs/tags/")) {
-            tags.insert(name.trim_end_matches("^{}").to_owned(), id.to_owned());
-        }
-        Ok(tags.into_iter().collect())
-    }
-
-    /// Brings a ref of the remote's here and returns its commit. Local branches and tags stay as they are.
-    pub fn fetch(&self, remote: &str, reference: &str) -> Result<String> {
-        let fetched = format!("refs/xtask/{reference}");
-        self.run([
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-write-fetch-head",
-            remote,
-            &format!("+{reference}:{fetched}"),
-        ])
-        .map_err(|error| {
-            Fault::remote(format!("cannot fetch {reference} from {}: {error}", without_credentials(remote)))
-        })?;
-        self.commit(&fetched)?.with_context(|| format!("{reference} of {remote} names no commit"))
-    }
-
     /// A file's text at a revision; `None` if it is not there.
     pub fn show(&self, revision: &str, path: &str) -> Result<Option<String>> {
-        let Some(blob) = self.object(&format!("{revision}:{path}"))? else { return Ok(None) };
         let sh = shell(&self.dir)?;
-        let named = format!("{path} at {revision}");
-        let output = output(git(&sh).args(["cat-file", "blob", &blob]))?;
+        let object = format!("{revision}:{path}");
+        // `cat-file blob` would not tell a file that is not there from a failure.
+        let output = output(git(&sh).args(["cat-file", "--batch"]).stdin(format!("{object}\n")))?;
         if !output.status.success() {
-            return Err(complaint(&named, &output));
+            return Err(complaint(&object, &output));
         }
-        let text =
-            String::from_utf8(output.stdout).map_err(|_| Fault::refused(format!("{named} is not UTF-8")))?;
-        Ok(Some(text))
+        let end = output.stdout.iter().position(|byte| *byte == b'\n').unwrap_or(output.stdout.len());
+        let (head, blob) = output.stdout.split_at(end);
+        let head = text(head);
+        if head == format!("{object} missing") {
+            return Ok(None);
+        }
+        let wrong = |what: &str| Fault::refused(format!("{path} at {revision} is {what}"));
+        if head.split(' ').nth(1) != Some("blob") {
+            return Err(wrong("no file").into());
+        }
+        // A line break stands before it, and one after it.
+        let blob = blob.get(1..blob.len().saturating_sub(1)).unwrap_or_default().to_vec();
+        Ok(Some(String::from_utf8(blob).map_err(|_| wrong("not UTF-8"))?))
     }
 
     /// The file names in a folder at a revision, sorted; empty if there is no such folder.
@@ -167,23 +117,18 @@ impl Git {
         Ok(self.run(["ls-tree", "--name-only", &tree])?.lines().map(str::to_owned).collect())
     }
 
-    /// The commits that lead to `revision`, newest first; with `path`, only those that changed it.
-    pub fn log(&self, revision: &str, path: Option<&str>) -> Result<Vec<Commit>> {
-        let mut args = vec!["log", "-z", "--first-parent", "--format=%H%x1f%cI%x1f%an%x1f%B", revision, "--"];
-        args.extend(path);
-        let text = self.run(args)?;
-        let commits = text.split('\0').filter_map(|entry| {
-            let mut fields = entry.splitn(4, '\x1f');
-            let mut next = || fields.next().map(|field| field.trim().to_owned());
-            Some(Commit { id: next()?, time: utc(&next()?), author: next()?, message: next()? })
-        });
-        Ok(commits.collect())
-    }
-
-    /// The subjects of the commits after `from` (or from the start) up to `to`, newest first, merges left out.
-    pub fn subjects(&self, from: Option<&str>, to: &str) -> Result<Vec<String>> {
-        let range = from.map_or_else(|| to.to_owned(), |from| format!("{from}..{to}"));
-        Ok(self.run(["log", "--no-merges", "--format=%s", &range])?.lines().map(str::to_owned).collect())
+    /// Lays a folder of a revision out below `into`, under its own path.
+    pub fn export(&self, revision: &str, folder: &str, into: &Path) -> Result<()> {
+        let sh = shell(&self.dir)?;
+        let archive = git(&sh).args(["archive", "--format=tar", revision, "--", folder]);
+        let named = archive.to_string();
+        let output = output(archive)?;
+        if !output.status.success() {
+            return Err(complaint(&named, &output));
+        }
+        tar::Archive::new(output.stdout.as_slice())
+            .unpack(into)
+            .with_context(|| format!("{folder} at {revision}"))
     }
 
     /// Who commits here, `Name <email>`.
@@ -195,7 +140,8 @@ impl Git {
         Ok(identity.split_inclusive('>').next().unwrap_or(&identity).to_owned())
     }
 
-    /// Makes a commit on top of `parent` in which these files have these texts; nothing points to it yet.
+    /// Makes a commit on top of `parent` in which these files have these texts (signed when git is set to); nothing
+    /// points to it yet.
     pub fn commit_files(&self, parent: &str, files: &[(&str, &str)], message: &str) -> Result<String> {
         let folder = tempfile::tempdir()?;
         let sh = shell(&self.dir)?;
@@ -209,29 +155,18 @@ impl Git {
             succeed(git(&sh).args(["update-index", "--add", "--cacheinfo", &entry]))?;
         }
         let tree = succeed(git(&sh).args(["write-tree"]))?;
-        let commit = git(&sh).args(["commit-tree", "-p", parent, "-F", "-", tree.trim()]).stdin(message);
+        // commit-tree is the one that ignores this setting.
+        let signed =
+            self.ask(["config", "--type=bool", "--get", "commit.gpgSign"])?.as_deref() == Some("true");
+        let sign = signed.then_some("-S");
+        let commit = git(&sh).arg("commit-tree").args(sign).args(["-p", parent, "-F", "-", tree.trim()]);
+        let commit = commit.stdin(message);
         Ok(succeed(commit)?.trim().to_owned())
-    }
-
-    /// Makes an annotated tag here (signed when git is set to).
-    pub fn tag(&self, name: &str, commit: &str, message: &str) -> Result<()> {
-        let sh = shell(&self.dir)?;
-        succeed(
-            git(&sh)
-                .args(["tag", "--annotate", "--cleanup=verbatim", "-F", "-", name, commit])
-                .stdin(message),
-        )?;
-        Ok(())
     }
 
     /// Brings the checked-out branch forward to `commit`; fails if it has commits of its own.
     pub fn fast_forward(&self, commit: &str) -> Result<()> {
         self.run(["merge", "--quiet", "--ff-only", commit]).map(drop)
-    }
-
-    /// Whether a tag here is annotated; a lightweight one carries no message and no signature.
-    pub fn is_annotated(&self, tag: &str) -> Result<bool> {
-        Ok(self.run(["cat-file", "-t", &format!("refs/tags/{tag}")])? == "tag")
     }
 }
 
@@ -304,10 +239,6 @@ fn without_credentials(text: &str) -> String {
         clean.push_str(rest);
     }
     clean
-}
-
-fn utc(rfc3339: &str) -> String {
-    rfc3339.parse::<jiff::Timestamp>().map_or_else(|_| rfc3339.to_owned(), |time| time.to_string())
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use crate::docker_archive;
 use crate::docker_registry::Registry;
-use crate::measure::{Sample, Wire, median, run};
+use crate::measure::{Sample, median, run};
+use crate::wire::Wire;
 
 /// 30 layers, 197 MB, skewed as a closure's are: one of 95 MB, and 29 that fall from 18 MB to 50 kB.
 pub struct Images {

@@ -16,10 +16,14 @@ mod case;
 mod docker_archive;
 #[path = "../../tests/tools/docker_registry.rs"]
 mod docker_registry;
+#[path = "../tools/measure.rs"]
 mod measure;
 #[path = "../../tests/tools/server.rs"]
 mod server;
 mod table;
+#[path = "../tools/table.rs"]
+mod tables;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -1,21 +1,14 @@
 //! The figures for people, and as JSON.
 
-use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
 use crate::case::{Figures, Measured, Target};
+use crate::tables::{self, Verdict, profile, table};
 
 /// No push of this tool may take more memory, in bytes.
 const PEAK: u64 = 100_000_000;
 /// What the heads of a push's requests and its manifest take at most, in bytes: less than the smallest layer.
 const NO_LAYER: u64 = 25_000;
-
-struct Verdict {
-    what: String,
-    target: String,
-    value: f64,
-    met: bool,
-}
 
 impl Measured {
     /// Why a tool's figures are missing.
@@ -70,11 +63,7 @@ pub fn text(results: &[Measured], rounds: usize) -> String {
         let ratios = [ratio(|figures| figures.median.wall), ratio(|figures| figures.median.cpu)];
         figures.add_row(row("", "xtask", &result.xtask, ratios));
     }
-    let mut wanted = table(&["wanted of xtask", "at most", "measured", "met"]);
-    for verdict in verdicts(results) {
-        let met = if verdict.met { "yes" } else { "NO" };
-        wanted.add_row([verdict.what, verdict.target, format!("{:.3}", verdict.value), met.to_owned()]);
-    }
+    let wanted = tables::wanted(verdicts(results));
     let failures: String = results.iter().flat_map(Measured::failures).collect();
     let [figures, wanted] = [figures, wanted].map(|table| table.trim_fmt());
     format!(
@@ -84,32 +73,8 @@ pub fn text(results: &[Measured], rounds: usize) -> String {
 }
 
 pub fn json(results: &[Measured], rounds: usize) -> Value {
-    let wanted: Vec<_> = verdicts(results)
-        .iter()
-        .map(|v| json!({ "what": v.what, "at_most": v.target, "measured": v.value, "met": v.met }))
-        .collect();
+    let wanted = tables::json(&verdicts(results));
     json!({ "build": profile(), "rounds": rounds, "cases": results, "wanted": wanted })
-}
-
-/// Which build was measured: the benchmark and the tool are of one profile.
-fn profile() -> &'static str {
-    if cfg!(debug_assertions) {
-        "xtask: dev build, as `cargo xtask` runs it"
-    } else {
-        "xtask: RELEASE build, which nobody runs: use just bench-image"
-    }
-}
-
-fn table(heads: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(heads.to_vec());
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if index > 0 && heads[index] != "tool" {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
 }
 
 fn row(case: &str, tool: &str, figures: &Result<Figures, String>, ratios: [String; 2]) -> Vec<String> {

@@ -1,80 +1,164 @@
-//! What the history tells a release: who added a line, what came after, and what a tag says.
+//! What the commits say that lead to one, or stand between two.
+//!
+//! Where a range begins at a commit, all that is after it must be here: a shallow clone is refused, since what it lacks
+//! would seem not to exist.
 
-use std::path::Path;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result};
+use super::Git;
+use crate::fault::Fault;
 
-use super::{Git, complaint, git, output, shell};
+/// One commit, for logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// 40 hex digits.
+    pub id: String,
+    /// Committer time, RFC 3339 in UTC.
+    pub time: String,
+    pub author: String,
+    /// The whole message.
+    pub message: String,
+}
 
 impl Git {
-    /// The oldest commit of `head`'s first-parent line after `from` (or from the start) that changed how often a line of
-    /// `path` begins with one of `needles`.
+    /// Whether `ancestor`, which need not be here, is `descendant` or one of its ancestors.
+    pub fn is_ancestor(&self, ancestor: &str, descendant: &str) -> Result<bool> {
+        let merged = ["merge-base", "--is-ancestor", ancestor, descendant];
+        if self.commit(ancestor)?.is_some() && self.ask(merged)?.is_some() {
+            return Ok(true);
+        }
+        // All ancestors of a commit are where it is, but for a shallow clone.
+        if !self.is_shallow()? {
+            return Ok(false);
+        }
+        let unknown = format!("this shallow clone cannot tell whether {ancestor} came before {descendant}");
+        Err(Fault::usage(unknown).help("git fetch --unshallow --tags origin").into())
+    }
+
+    fn is_shallow(&self) -> Result<bool> {
+        Ok(self.run(["rev-parse", "--is-shallow-repository"])? == "true")
+    }
+
+    /// The commits that lead to `revision`, newest first; with `path`, only those that changed it.
+    pub fn log(&self, revision: &str, path: Option<&str>) -> Result<Vec<Commit>> {
+        let mut args = vec!["-z", "--first-parent", "--format=%H%x1f%cI%x1f%an%x1f%B", revision, "--"];
+        args.extend(path);
+        let text = self.walk(&args)?;
+        let commits = text.split('\0').filter_map(|entry| {
+            let mut fields = entry.splitn(4, '\x1f');
+            let mut next = || fields.next().map(|field| field.trim().to_owned());
+            Some(Commit { id: next()?, time: utc(&next()?), author: next()?, message: next()? })
+        });
+        Ok(commits.collect())
+    }
+
+    /// The whole message of a commit.
+    pub fn message(&self, commit: &str) -> Result<String> {
+        self.walk(&["--no-walk", "--format=%B", commit, "--"])
+    }
+
+    /// The subjects of the commits after `from` (or from the start) up to `to`, newest first, merges left out.
+    pub fn subjects(&self, from: Option<&str>, to: &str) -> Result<Vec<String>> {
+        let range = self.range(from, to)?;
+        Ok(self.walk(&["--no-merges", "--format=%s", &range, "--"])?.lines().map(str::to_owned).collect())
+    }
+
+    /// How many commits there are after `from` (or from the start) up to `to`, merges left out.
+    pub fn count(&self, from: Option<&str>, to: &str) -> Result<usize> {
+        let count = self.run(["rev-list", "--count", "--no-merges", &self.range(from, to)?, "--"])?;
+        Ok(count.parse()?)
+    }
+
+    /// The first `most` commits after `commit` on the line of first parents that leads to `head`, oldest first. It is an
+    /// error if `commit` is not on that line, unless nothing is after it.
+    pub fn first_parent_after(&self, commit: &str, head: &str, most: usize) -> Result<Vec<String>> {
+        let range = self.range(Some(commit), head)?;
+        let found = self.run(["rev-list", "--first-parent", "--reverse", "--parents", &range, "--"])?;
+        let ids: Vec<_> = found.lines().map(|line| line.split(' ')).collect();
+        let parent = ids.first().and_then(|ids| ids.clone().nth(1));
+        if parent.is_some_and(|parent| parent != commit) || parent.is_none() && !ids.is_empty() {
+            return Err(Fault::refused(format!("{commit} is on no line of first parents to {head}"))
+                .help("the branch was rewritten, or it was merged the wrong way round: see git log --first-parent")
+                .into());
+        }
+        Ok(ids.into_iter().take(most).filter_map(|mut ids| ids.next()).map(str::to_owned).collect())
+    }
+
+    /// The oldest commit on the line of first parents after `from` (or from the start) up to `head` whose change of `path`
+    /// added a line that starts with one of `starts`. A merge counts for what it brought.
     pub fn commit_that_added(
         &self,
         from: Option<&str>,
         head: &str,
         path: &str,
-        needles: &[String],
+        starts: &[impl AsRef<str>],
     ) -> Result<Option<String>> {
-        let escaped = needles.iter().map(|needle| {
-            let special = |c: char| if c.is_ascii_punctuation() { format!("\\{c}") } else { c.to_string() };
-            needle.chars().map(special).collect::<String>()
-        });
-        let pattern = format!("-G^({})", escaped.collect::<Vec<_>>().join("|"));
-        let range = from.map_or_else(|| head.to_owned(), |from| format!("{from}..{head}"));
-        // A merge is compared with its first parent, which also turns patches on.
-        let log = ["log", "--first-parent", "--diff-merges=first-parent", "--no-patch", "--format=%H"];
-        let found = self.run([&log[..], &["--extended-regexp", &pattern, &range, "--", path]].concat())?;
-        Ok(found.lines().last().map(str::to_owned))
-    }
-
-    /// The commits on `head`'s first-parent line after `commit`, oldest first, at most `count`.
-    pub fn first_parent_after(&self, commit: &str, head: &str, count: usize) -> Result<Vec<String>> {
-        let range = format!("{commit}..{head}");
-        let all = self.run(["rev-list", "--first-parent", "--reverse", &range])?;
-        Ok(all.lines().take(count).map(str::to_owned).collect())
-    }
-
-    /// How many commits came after `from` (or from the start) up to `to`, merges left out.
-    pub fn count(&self, from: Option<&str>, to: &str) -> Result<usize> {
-        let range = from.map_or_else(|| to.to_owned(), |from| format!("{from}..{to}"));
-        let count = self.run(["rev-list", "--count", "--no-merges", &range])?;
-        count.parse().with_context(|| format!("git counts {count} commits"))
-    }
-
-    /// The message of an annotated tag, of any other tag that of its commit; empty without such a tag here.
-    pub fn tag_message(&self, tag: &str) -> Result<String> {
-        self.run(["for-each-ref", "--format=%(contents)", &format!("refs/tags/{tag}")])
-    }
-
-    /// When a tag here was made, in seconds since 1970.
-    pub fn tag_time(&self, tag: &str) -> Result<Option<i64>> {
-        let time = self.run(["for-each-ref", "--format=%(creatordate:unix)", &format!("refs/tags/{tag}")])?;
-        Ok(time.parse().ok())
-    }
-
-    /// Brings the remote's tag here, in place of one of the same name.
-    pub fn replace_tag_from(&self, remote: &str, tag: &str) -> Result<()> {
-        let reference = format!("+refs/tags/{tag}:refs/tags/{tag}");
-        self.run(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, &reference]).map(drop)
-    }
-
-    /// The message of a commit.
-    pub fn message(&self, commit: &str) -> Result<String> {
-        self.run(["show", "--no-patch", "--format=%B", commit])
-    }
-
-    /// Lays a folder of a revision out below `into`, under its own path.
-    pub fn export(&self, revision: &str, folder: &str, into: &Path) -> Result<()> {
-        let sh = shell(&self.dir)?;
-        let archive = git(&sh).args(["archive", "--format=tar", revision, "--", folder]);
-        let named = archive.to_string();
-        let output = output(archive)?;
-        if !output.status.success() {
-            return Err(complaint(&named, &output));
+        let range = self.range(from, head)?;
+        let pattern = format!(
+            "-G^({})",
+            starts.iter().map(|start| literal(start.as_ref())).collect::<Vec<_>>().join("|")
+        );
+        let found = self.walk(&[
+            "--first-parent",
+            "--reverse",
+            &pattern,
+            "--patch",
+            "--unified=0",
+            // Whatever .gitattributes says of the file.
+            "--text",
+            "--no-textconv",
+            "--no-renames",
+            "--format=commit %H",
+            &range,
+            "--",
+            path,
+        ])?;
+        // The pattern finds what was taken away too.
+        let added = |line: &str| starts.iter().any(|start| line.starts_with(start.as_ref()));
+        let mut commit = None;
+        for line in found.lines() {
+            commit = line.strip_prefix("commit ").or(commit);
+            if line.strip_prefix('+').is_some_and(added) {
+                return Ok(commit.map(str::to_owned));
+            }
         }
-        tar::Archive::new(output.stdout.as_slice())
-            .unpack(into)
-            .with_context(|| format!("{folder} at {revision}"))
+        Ok(None)
     }
+
+    /// `git log`, as a program can read it whatever the user's settings are.
+    fn walk(&self, args: &[&str]) -> Result<String> {
+        self.run(["log", "--no-show-signature", "--no-color"].iter().chain(args))
+    }
+
+    /// The commits after `from` up to `to`, as git writes it, all of which are here.
+    fn range(&self, from: Option<&str>, to: &str) -> Result<String> {
+        let Some(from) = from else { return Ok(to.to_owned()) };
+        let range = format!("{from}..{to}");
+        let shallow = self.is_shallow()?;
+        let lacks = if self.commit(from)?.is_none() {
+            format!("this clone does not have the commit {from}")
+        // Where a shallow clone is cut off, commits seem to have no parent.
+        } else if shallow && !self.run(["rev-list", "--max-parents=0", &range, "--"])?.is_empty() {
+            format!("this shallow clone does not have all commits after {from}")
+        } else {
+            return Ok(range);
+        };
+        let unshallow = if shallow { "--unshallow " } else { "" };
+        Err(Fault::usage(lacks).help(format!("git fetch {unshallow}--tags origin")).into())
+    }
+}
+
+/// An extended regular expression for this text itself.
+fn literal(text: &str) -> String {
+    text.chars().fold(String::new(), |mut pattern, c| {
+        if r".[]{}()*+?^$|\".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+        pattern
+    })
+}
+
+fn utc(rfc3339: &str) -> String {
+    rfc3339.parse::<jiff::Timestamp>().map_or_else(|_| rfc3339.to_owned(), |time| time.to_string())
 }

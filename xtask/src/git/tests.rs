@@ -3,6 +3,12 @@
 use super::push::judge_push;
 use super::*;
 
+mod history;
+mod tag;
+#[allow(clippy::duplicate_mod, reason = "the unit tests of another module need it too")]
+#[path = "../../tests/tools/mod.rs"]
+mod tools;
+
 /// A bare repository with one commit on `main`, and a clone of it.
 fn repositories() -> (tempfile::TempDir, Git) {
     let dir = tempfile::tempdir().unwrap();
@@ -11,9 +17,13 @@ fn repositories() -> (tempfile::TempDir, Git) {
     run(&["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
     run(&["init", "--quiet", "--initial-branch=main", "work"]);
     let work = Git::at(dir.path().join("work"));
-    for (key, value) in
-        [("user.name", "A Person"), ("user.email", "person@example.com"), ("commit.gpgsign", "false")]
-    {
+    for (key, value) in [
+        ("user.name", "A Person"),
+        ("user.email", "person@example.com"),
+        ("commit.gpgSign", "false"),
+        ("tag.gpgSign", "false"),
+        ("tag.forceSignAnnotated", "false"),
+    ] {
         work.run(["config", key, value]).unwrap();
     }
     std::fs::write(dir.path().join("work/a.txt"), "one\n").unwrap();
@@ -41,6 +51,24 @@ fn a_commit_is_made_without_touching_the_work_tree() {
     assert_eq!(std::fs::read_to_string(dir.path().join("work/a.txt")).unwrap(), "two\n");
     let log = work.log("HEAD", Some("a.txt")).unwrap();
     assert_eq!(log.iter().map(|c| c.message.as_str()).collect::<Vec<_>>(), ["second\n\nKey: value", "first"]);
+}
+
+#[test]
+fn a_files_text_is_exactly_what_was_committed() {
+    let (dir, work) = repositories();
+    let parent = work.commit("HEAD").unwrap().unwrap();
+    for text in ["", "\n", "one", "one\r\n\n", "a.txt missing\n", "\u{fc}\0"] {
+        let commit = work.commit_files(&parent, &[("dir/a b.txt", text)], "text").unwrap();
+        assert_eq!(work.show(&commit, "dir/a b.txt").unwrap().as_deref(), Some(text), "{text:?}");
+        assert_eq!(work.show(&commit, "b.txt").unwrap(), None);
+        assert_eq!(work.show("nowhere", "a.txt").unwrap(), None);
+        let error = work.show(&commit, "dir").unwrap_err();
+        assert_eq!((exit_code(&error), error.to_string()), (3, format!("dir at {commit} is no file")));
+    }
+    std::fs::write(dir.path().join("work/a.txt"), b"\xff").unwrap();
+    work.run(["commit", "--quiet", "--all", "-m", "bytes"]).unwrap();
+    let error = work.show("HEAD", "a.txt").unwrap_err().to_string();
+    assert_eq!(error, "a.txt at HEAD is not UTF-8");
 }
 
 #[test]
@@ -93,16 +121,6 @@ fn a_folder_that_is_no_repository_is_an_error_and_not_an_empty_one() {
     let folder = tempfile::tempdir().unwrap();
     let error = Git::at(folder.path()).commit("HEAD").unwrap_err().to_string();
     assert!(error.contains("not a git repository"), "{error}");
-}
-
-#[test]
-fn an_annotated_tag_is_peeled_to_its_commit() {
-    let (_dir, work) = repositories();
-    let head = work.commit("HEAD").unwrap().unwrap();
-    work.tag("v0.1.0", &head, "Release v0.1.0\n\n### Added\n- a thing\n").unwrap();
-    assert_eq!(work.push("origin", "refs/tags/v0.1.0", "refs/tags/v0.1.0", None).unwrap(), Push::Done);
-    assert_eq!(work.remote_ref("origin", "refs/tags/v0.1.0").unwrap(), Some(head.clone()));
-    assert_eq!(work.remote_tags("origin").unwrap(), [("v0.1.0".to_owned(), head)]);
 }
 
 #[test]

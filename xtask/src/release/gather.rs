@@ -57,12 +57,14 @@ impl Sources {
 
     /// Asks the remote for its tags and for the branch that `version` is cut from: its series' own if there is one.
     pub fn remote(&self, series: Series) -> Result<Remote> {
-        let tags = self.git.remote_tags("origin")?;
+        let refs = self.git.remote_refs("origin")?;
         let own = series.branch();
-        let is_there = self.git.remote_ref("origin", &format!("refs/heads/{own}"))?.is_some();
+        let is_there = refs.contains_key(&format!("refs/heads/{own}"));
         let branch = if is_there { own } else { self.pipeline.branch.clone() };
         let head = self.git.fetch("origin", &format!("refs/heads/{branch}"))?;
-        let tags = tags.into_iter().filter_map(|(tag, commit)| Some((Version::from_tag(&tag)?, commit)));
+        let tags = refs.into_iter().filter_map(|(name, commit)| {
+            Some((Version::from_tag(name.strip_prefix("refs/tags/")?)?, commit))
+        });
         Ok(Remote { tags: tags.collect(), branch, head })
     }
 
@@ -136,7 +138,7 @@ impl Sources {
         let mut tags: Vec<_> = remote.tags.iter().filter(|(tag, _)| tag < version).collect();
         tags.sort();
         for (tag, commit) in tags.into_iter().rev() {
-            if self.git.commit(commit)?.is_some() && self.git.is_ancestor(commit, &remote.head)? {
+            if self.git.is_ancestor(commit, &remote.head)? {
                 return Ok(Some((tag.clone(), commit.clone())));
             }
         }
@@ -153,9 +155,7 @@ impl Sources {
     ) -> Result<Vec<Candidate>> {
         let Remote { head, .. } = remote;
         if let Some(tagged) = tagged {
-            let is_ours = self.git.commit(tagged)?.is_some()
-                && self.git.is_ancestor(tagged, head)?
-                && self.carries(tagged, version)?;
+            let is_ours = self.git.is_ancestor(tagged, head)? && self.carries(tagged, version)?;
             return Ok(if is_ours { vec![self.candidate(tagged, false)] } else { Vec::new() });
         }
         if !self.carries(head, version)? {
@@ -210,10 +210,7 @@ impl Sources {
         if !tagged {
             return Ok(None);
         }
-        if self.git.tag_time(&version.to_string())?.is_none() {
-            self.git.replace_tag_from("origin", &version.to_string())?;
-        }
-        let made = self.git.tag_time(&version.to_string())?;
+        let made = self.git.remote_tag_time("origin", &version.to_string())?;
         let now = jiff::Timestamp::now().as_second();
         Ok(made.and_then(|made| u64::try_from(now - made).ok()).map(Duration::from_secs))
     }
