@@ -32,8 +32,7 @@ use proxy::Harm;
 use stage::{CHECKS, Stage, ended};
 
 fn scene() -> Option<Stage> {
-    stage::possible()
-        .then(|| Stage::new(&Arc::new(Registry::with_password()), Arc::new(|_: &str, _: &str| Harm::None)))
+    stage::possible().then(|| Stage::new(&Arc::new(Registry::with_password()), |_, _| Harm::None))
 }
 
 /// It must end so; gives all that it said.
@@ -199,7 +198,7 @@ fn a_dry_run_reads_and_changes_nothing() {
         }
         Harm::None
     };
-    let stage = Stage::new(&Arc::new(Registry::with_password()), Arc::new(choose));
+    let stage = Stage::new(&Arc::new(Registry::with_password()), choose);
     let all = || (stage.remote.git(&["show-ref"]), stage.project.run("git", &["rev-parse", "HEAD"]));
     let dry = ["release", "v0.2.0", "--dry-run"];
     let look = || {

@@ -80,10 +80,17 @@ impl How {
     }
 }
 
-/// Which of the requests that change something is harmed, and all of them that came.
+/// One request of those that change something: its kind, which of that kind from 0, and what is done to it.
+#[derive(Clone, Debug)]
+struct Target {
+    kind: String,
+    nth: usize,
+    how: How,
+}
+
+/// What is harmed, and all requests that came and change something.
 struct Script {
-    target: Option<(usize, How)>,
-    count: AtomicUsize,
+    target: Option<Target>,
     seen: Mutex<Vec<String>>,
 }
 
@@ -93,10 +100,19 @@ impl Script {
         if ["GET", "HEAD"].contains(&method) || path.ends_with("/git-upload-pack") {
             return Harm::None;
         }
-        let nth = self.count.fetch_add(1, Ordering::SeqCst);
-        self.seen.lock().unwrap().push(format!("{peer}: {line}"));
-        self.target.filter(|(at, _)| *at == nth).map_or(Harm::None, |(_, how)| how.harm())
+        let kind = kind(&format!("{peer}: {line}"));
+        let mut seen = self.seen.lock().unwrap();
+        let nth = seen.iter().filter(|other| **other == kind).count();
+        seen.push(kind.clone());
+        let struck = self.target.as_ref().filter(|target| target.kind == kind && target.nth == nth);
+        struck.map_or(Harm::None, |target| target.how.harm())
     }
+}
+
+/// A request without its numbers, which differ from play to play.
+fn kind(line: &str) -> String {
+    let parts: Vec<_> = line.split(|letter: char| letter.is_ascii_digit()).collect();
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("#")
 }
 
 /// A release from beginning to end.
@@ -108,10 +124,10 @@ struct Play {
 }
 
 impl Play {
-    fn new(registry: &Arc<Registry>, way: Way, target: Option<(usize, How)>) -> Self {
-        let script = Arc::new(Script { target, count: AtomicUsize::new(0), seen: Mutex::default() });
+    fn new(registry: &Arc<Registry>, way: Way, target: Option<Target>) -> Self {
+        let script = Arc::new(Script { target, seen: Mutex::default() });
         let chooser = Arc::clone(&script);
-        let stage = Stage::new(registry, Arc::new(move |peer: &str, line: &str| chooser.choose(peer, line)));
+        let stage = Stage::new(registry, move |peer, line| chooser.choose(peer, line));
         if way == Way::PullRequest {
             stage.protect();
         }
@@ -124,7 +140,7 @@ impl Play {
     }
 
     /// The developer runs the same command until it is through; others do their part in between.
-    fn to_the_end(&mut self, way: Way) {
+    fn run_through(&mut self, way: Way) {
         let mut dies = way == Way::DeadRun;
         for _ in 0..TRIES {
             let output = self.stage.release(&[VERSION, "--yes"]);
@@ -166,7 +182,8 @@ impl Play {
 
     /// A failure of the network is 1; no harm done here is a reason for another one.
     fn is_in_the_table(&self, status: ExitStatus) {
-        let killed = matches!(self.script.target, Some((_, How::KilledBefore | How::KilledAfter)));
+        let killed =
+            matches!(self.script.target, Some(Target { how: How::KilledBefore | How::KilledAfter, .. }));
         let fine = matches!(status.code(), Some(0 | 1)) || killed && ended(status) == "signal 9";
         assert!(fine, "{}\n{}", ended(status), self.story());
     }
@@ -190,7 +207,8 @@ impl Play {
         assert!(manifest.contains("'0.2.0'") || manifest.contains("\"0.2.0\""), "{manifest}\n{story}");
 
         let releases = stage.repository.releases();
-        assert_eq!(releases.len(), 1, "{releases:?}\n{story}");
+        let shown: Vec<_> = releases.iter().map(|release| (release.id, &release.tag, release.draft)).collect();
+        assert_eq!(shown.len(), 1, "{shown:?}\n{story}");
         let release = &releases[0];
         assert_eq!((release.tag.as_str(), release.draft), (VERSION, false), "{story}");
         assert_eq!(release.assets.keys().collect::<Vec<_>>(), FILES, "{story}");
@@ -216,16 +234,18 @@ impl Play {
 }
 
 /// Plays it once, and says which requests changed something.
-fn play(registry: &Arc<Registry>, way: Way, target: Option<(usize, How)>) -> Vec<String> {
+fn play(registry: &Arc<Registry>, way: Way, target: Option<Target>) -> Vec<String> {
     let start = Instant::now();
-    let mut play = Play::new(registry, way, target);
-    play.to_the_end(way);
+    let mut play = Play::new(registry, way, target.clone());
+    play.run_through(way);
     play.ended_well();
     let seen = play.script.seen.lock().unwrap().clone();
     let runs = play.told.iter().map(|told| told.split_once('\n').unwrap().0).collect::<Vec<_>>().join(", ");
-    println!("{way:?} {target:?}: {} s; {runs}", start.elapsed().as_secs());
-    if let Some((at, _)) = target {
-        assert!(at < seen.len(), "there was no request {at}\n{}", play.story());
+    let what = target.as_ref().map(|target| format!("{} {}, {:?}", target.nth, target.kind, target.how));
+    println!("{way:?} {what:?}: {} s; {runs}", start.elapsed().as_secs());
+    // That a request is sent again may be chance; that it is sent is not.
+    if let Some(Target { kind, nth: 0, .. }) = target {
+        assert!(seen.contains(&kind), "there was no {kind}\n{}", play.story());
     }
     seen
 }
@@ -237,20 +257,21 @@ fn matrix(way: Way, usual: usize) {
     }
     let registry = Arc::new(Registry::with_password());
     let requests = play(&registry, way, None);
-    for (number, request) in requests.iter().enumerate() {
-        println!("{number}: {request}");
-    }
-    let all: Vec<_> = (0..requests.len()).flat_map(|at| HOWS.map(|how| (at, how))).collect();
+    let target = |at: usize, how| {
+        let kind: &String = &requests[at];
+        Target { kind: kind.clone(), nth: requests[..at].iter().filter(|other| *other == kind).count(), how }
+    };
+    let all: Vec<_> = (0..requests.len()).flat_map(|at| HOWS.map(|how| target(at, how))).collect();
     let wanted = std::env::var("DOJO_FAULTS").map_or(usual, |number| number.parse().unwrap()).min(all.len());
     // Not always the same harm.
     let of = |number| number * all.len() / wanted + number % (all.len() / wanted);
-    let chosen: Vec<_> = (0..wanted).map(|number| all[of(number)]).collect();
+    let chosen: Vec<_> = (0..wanted).map(|number| all[of(number)].clone()).collect();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..LANES {
             scope.spawn(|| {
                 while let Some(target) = chosen.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    play(&registry, way, Some(*target));
+                    play(&registry, way, Some(target.clone()));
                 }
             });
         }

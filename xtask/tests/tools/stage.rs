@@ -43,8 +43,7 @@ const FILES: [(&str, &str); 6] = [
 /// What the checks are called.
 pub const CHECKS: [&str; 2] = ["test", "build-and-push"];
 
-/// What may happen to a request: told whether it goes to `git`, `registry`, `github` or `uploads`, and its `METHOD PATH`.
-pub type Choose = dyn Fn(&str, &str) -> Harm + Send + Sync;
+type Choose = dyn Fn(&str, &str) -> Harm + Send + Sync;
 
 pub struct Stage {
     pub project: Project,
@@ -73,8 +72,13 @@ pub fn possible() -> bool {
 }
 
 impl Stage {
-    /// Each has a repository of its own on the one registry.
-    pub fn new(registry: &Arc<Registry>, choose: Arc<Choose>) -> Self {
+    /// Each has a repository of its own on the one registry. `choose` is told whether a request goes to `git`,
+    /// `registry`, `github` or `uploads`, and its `METHOD PATH`.
+    pub fn new(
+        registry: &Arc<Registry>,
+        choose: impl Fn(&str, &str) -> Harm + Send + Sync + 'static,
+    ) -> Self {
+        let choose: Arc<Choose> = Arc::new(choose);
         let token = format!("ghp_{:032x}", fastrand::u128(..));
         let login = Login { token: token.clone(), push: true };
         let reader = Login { token: format!("{token}r"), push: false };
