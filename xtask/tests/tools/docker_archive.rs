@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 use fastrand::Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 const BLOCK: usize = 256 << 10;
@@ -18,13 +18,18 @@ pub type Layer = (u64, u64);
 
 /// Writes an image that says to be built from the commit `revision` (40 hex digits); gives the layers' diff ids.
 pub fn write(path: &Path, layers: &[Layer], revision: &str) -> io::Result<Vec<String>> {
-    let mut tar = BufWriter::new(File::create(path)?);
-    let ids = layers.iter().map(|&layer| write_layer(&mut tar, layer)).collect::<io::Result<Vec<_>>>()?;
-    let diff_ids: Vec<_> = ids.iter().map(|id| format!("sha256:{id}")).collect();
     let labels = json!({ "org.opencontainers.image.revision": revision, "org.opencontainers.image.version": "0.1.0",
         "org.opencontainers.image.source": "https://github.com/blogle/dojo",
         "org.opencontainers.image.created": "2026-01-02T03:04:05Z",
         "dojo.schema": "1", "dojo.schema.oldest-binary": "1" });
+    write_labelled(path, layers, &labels)
+}
+
+/// As [`write`], with these labels.
+pub fn write_labelled(path: &Path, layers: &[Layer], labels: &Value) -> io::Result<Vec<String>> {
+    let mut tar = BufWriter::new(File::create(path)?);
+    let ids = layers.iter().map(|&layer| write_layer(&mut tar, layer)).collect::<io::Result<Vec<_>>>()?;
+    let diff_ids: Vec<_> = ids.iter().map(|id| format!("sha256:{id}")).collect();
     let config = json!({ "architecture": "amd64", "os": "linux", "config": { "Labels": labels },
         "rootfs": { "type": "layers", "diff_ids": diff_ids } });
     let config = config.to_string();

@@ -2,7 +2,7 @@
 //! that follow git, and Actions, of which it has nothing that can be used here. In front of it, and no more than the
 //! project's calls need.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -26,6 +26,10 @@ pub struct Hosted {
     pub actions: Actions,
     /// By id; none if the upload ended in the middle.
     pub assets: HashMap<u64, Option<Vec<u8>>>,
+    /// The branches that take changes by pull request only. To the emulator they are as any, since it follows git.
+    pub protected: HashSet<String>,
+    /// By id of a check run: what it concluded, if the emulator does not know the word.
+    pub conclusions: HashMap<u64, String>,
     /// By number: the commit that the pull request became, when, and its own last commit.
     pub merged: HashMap<u64, (String, String, String)>,
     /// The emulator takes a tag's name once; ours are told apart by a mark that no answer shows.
@@ -57,6 +61,8 @@ impl Hosted {
             tokens,
             actions: Actions::default(),
             assets: HashMap::new(),
+            protected: HashSet::new(),
+            conclusions: HashMap::new(),
             merged: HashMap::new(),
             drafts: 0,
         }
@@ -132,6 +138,14 @@ impl Hosted {
                     self.dress_asset(value);
                 } else if fields.contains_key("merge_commit_sha") {
                     self.dress_pull(value);
+                } else if fields.contains_key("protection_url") {
+                    let name = value["name"].as_str().unwrap_or_default();
+                    value["protected"] = json!(self.protected.contains(name));
+                } else if fields.contains_key("check_suite") {
+                    let id = value["id"].as_u64().unwrap_or_default();
+                    if let Some(conclusion) = self.conclusions.get(&id) {
+                        value["conclusion"] = json!(conclusion);
+                    }
                 } else if fields.contains_key("annotations_count") {
                     value["annotations_url"] = json!(format!("https://api.github.com/{}", self.mirror.name));
                 }
