@@ -31,6 +31,10 @@ pub struct WorkflowRun {
     pub html_url: String,
     /// The branch, or the tag, that was pushed.
     pub head_branch: Option<String>,
+    /// Of the workflow's file.
+    pub path: String,
+    /// Counts from 1.
+    pub run_attempt: Option<u64>,
 }
 
 /// How it stands with something that CI does.
@@ -72,9 +76,17 @@ pub fn judge(required: &[String], runs: &[CheckRun], page: &str) -> Vec<Check> {
             runs.iter().any(|other| same(other) && other.id > run.id)
         };
         let named = runs.iter().filter(|run| run.name == *name && !newer(run));
-        let worst = named
-            .map(|run| (state(Some(&run.status), run.conclusion.as_deref()), run))
-            .max_by_key(|(state, _)| rank(*state));
+        // Of a failed run that was started again, what comes after the part that runs now still shows how it ended before.
+        let runs_again = |run: &CheckRun| {
+            let same =
+                |other: &&CheckRun| other.check_suite.is_some() && other.check_suite == run.check_suite;
+            runs.iter().filter(same).any(|other| !newer(other) && other.state() == State::Pending)
+        };
+        let state = |run: &CheckRun| match run.state() {
+            State::Red if runs_again(run) => State::Pending,
+            state => state,
+        };
+        let worst = named.map(|run| (state(run), run)).max_by_key(|(state, _)| rank(*state));
         let Some((state, run)) = worst else {
             return Check {
                 name: name.clone(),
@@ -100,6 +112,12 @@ pub fn overall(checks: &[Check]) -> State {
         }
         Some(state) => state,
         None => State::Green,
+    }
+}
+
+impl CheckRun {
+    fn state(&self) -> State {
+        state(Some(&self.status), self.conclusion.as_deref())
     }
 }
 
@@ -197,7 +215,11 @@ mod tests {
         let second = CheckRun { check_suite: first.check_suite, ..run("test", "completed", Some("success")) };
         assert_eq!(judged(&[second.clone(), first.clone()]).0, State::Green);
         let running = CheckRun { check_suite: first.check_suite, ..run("test", "queued", None) };
-        assert_eq!(judged(&[first, second, running]).0, State::Pending);
+        assert_eq!(judged(&[first.clone(), second, running]).0, State::Pending);
+        // What it needs runs again, and it will.
+        let before = CheckRun { check_suite: first.check_suite, ..run("lint", "in_progress", None) };
+        assert_eq!(judged(&[first.clone(), before]).0, State::Pending);
+        assert_eq!(judged(&[first, run("lint", "in_progress", None)]).0, State::Red);
     }
 
     #[test]

@@ -38,6 +38,15 @@ pub struct Pull {
     /// `open` or `closed`.
     pub state: String,
     pub merged_at: Option<String>,
+    /// The commit on the branch that it was merged into.
+    pub merge_commit_sha: Option<String>,
+    base: Base,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Base {
+    #[serde(rename = "ref")]
+    name: String,
 }
 
 impl Github {
@@ -68,17 +77,20 @@ impl Github {
     }
 
     /// All check runs on exactly this commit, earlier tries included: which of them counts is for the caller to judge.
+    /// None of a commit that GitHub does not know (yet).
     pub fn check_runs(&self, commit: &str) -> anyhow::Result<Vec<CheckRun>> {
         #[derive(Deserialize)]
         struct Checks {
+            /// Absent in the 422 on an unknown commit.
+            #[serde(default)]
             check_runs: Vec<CheckRun>,
         }
-        self.all(&format!("commits/{commit}/check-runs"), &[("filter", "all")], |page: Checks| {
+        self.all(&format!("commits/{commit}/check-runs"), &[("filter", "all")], &[422], |page: Checks| {
             page.check_runs
         })
     }
 
-    /// Whether a branch has rules that a push may not meet.
+    /// Whether a branch has rules, of which a push may not meet one.
     pub fn is_protected(&self, branch: &str) -> anyhow::Result<bool> {
         #[derive(Deserialize)]
         struct Branch {
@@ -88,14 +100,15 @@ impl Github {
         Ok(answer.json::<Branch>()?.protected)
     }
 
-    /// The newest pull request of a branch of this repository; `None` if there never was one.
-    pub fn pull(&self, branch: &str) -> anyhow::Result<Option<Pull>> {
-        let head = format!("{}:{branch}", self.owner);
+    /// The newest pull request that asks to merge one branch of this repository into another; `None` if there never was
+    /// one.
+    pub fn pull(&self, from: &str, into: &str) -> anyhow::Result<Option<Pull>> {
+        let head = format!("{}:{from}", self.owner);
         let path = self.path("pulls");
         let query = [("head", head.as_str()), ("state", "all"), ("per_page", "100")];
         let answer = self.http.read(&Call::get(&path).query(&query))?;
         let found: Vec<Pull> = answer.json()?;
-        Ok(found.into_iter().max_by_key(|pull| pull.number))
+        Ok(found.into_iter().filter(|pull| pull.base.name == into).max_by_key(|pull| pull.number))
     }
 
     /// Proposes to merge one branch into another.
@@ -104,8 +117,8 @@ impl Github {
         self.http.send(&Call::post(&self.path("pulls")).json(&content)).map(drop)
     }
 
-    /// The newest workflow run for a tag on this commit; `None` if there is none.
-    pub fn run_of_tag(&self, tag: &str, commit: &str) -> anyhow::Result<Option<WorkflowRun>> {
+    /// The newest run of a workflow for a tag on this commit; `None` if there is none.
+    pub fn run_of_tag(&self, workflow: &str, tag: &str, commit: &str) -> anyhow::Result<Option<WorkflowRun>> {
         #[derive(Deserialize)]
         struct Runs {
             workflow_runs: Vec<WorkflowRun>,
@@ -113,7 +126,11 @@ impl Github {
         let path = self.path("actions/runs");
         let answer = self.http.read(&Call::get(&path).query(&[("head_sha", commit), ("per_page", "100")]))?;
         let runs = answer.json::<Runs>()?.workflow_runs;
-        Ok(runs.into_iter().filter(|run| run.head_branch.as_deref() == Some(tag)).max_by_key(|run| run.id))
+        let file = format!(".github/workflows/{workflow}");
+        // Of a workflow that is called from elsewhere, `@REF` comes after the path.
+        let is_its = |run: &WorkflowRun| run.path.split('@').next() == Some(&file);
+        let of_tag = runs.into_iter().filter(|run| run.head_branch.as_deref() == Some(tag) && is_its(run));
+        Ok(of_tag.max_by_key(|run| run.id))
     }
 
     /// Starts what failed in a workflow run again.
@@ -140,6 +157,7 @@ impl Github {
         &self,
         rest: &str,
         filter: &[(&str, &str)],
+        expected: &[u16],
         entries: impl Fn(P) -> Vec<T>,
     ) -> anyhow::Result<Vec<T>> {
         let (path, size) = (self.path(rest), PER_PAGE.to_string());
@@ -147,7 +165,8 @@ impl Github {
         for number in 1..=PAGES {
             let number = number.to_string();
             let query = [filter, &[("per_page", size.as_str()), ("page", number.as_str())]].concat();
-            let page = entries(self.http.read(&Call::get(&path).query(&query))?.json()?);
+            let answer = self.http.read(&Call::get(&path).query(&query).expect(expected))?;
+            let page = entries(answer.json()?);
             let last = page.len() < PER_PAGE;
             all.extend(page);
             if last {

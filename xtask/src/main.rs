@@ -21,6 +21,7 @@ mod doctor;
 mod duckdb;
 mod engine;
 mod fault;
+mod gate;
 mod git;
 mod github;
 mod image;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::fault::Fault;
 use crate::image::Compression;
+use crate::version::Version;
 
 /// Where the file lies in the project.
 pub const PATH: &str = "deploy/pipeline.yaml";
@@ -192,6 +193,13 @@ impl Pipeline {
         if self.github().is_some() { &self.checks } else { &[] }
     }
 
+    /// The names of the files that a release on GitHub carries: the image with its digest, its bill of materials, and the
+    /// manifests of production.
+    pub fn release_files(&self, version: &Version) -> [String; 3] {
+        ["digest.txt", "cdx.json", "production.yaml"]
+            .map(|ending| format!("{}-{version}.{ending}", self.service()))
+    }
+
     /// The service's short name, for commit subjects: the last part of the image's name.
     pub fn service(&self) -> &str {
         self.image.rsplit('/').next().unwrap_or(&self.image)
@@ -205,12 +213,11 @@ impl Pipeline {
 
 /// A token is sent there.
 fn is_safe(url: &str) -> bool {
-    let plain = |rest: &str| {
-        let host = rest.split(['/', '?']).next().unwrap_or_default();
-        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-        host == "localhost" || host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
-    };
-    url.starts_with("https://") || url.strip_prefix("http://").is_some_and(plain)
+    let Ok(url) = url.parse::<ureq::http::Uri>() else { return false };
+    let (Some(authority), Some(scheme)) = (url.authority(), url.scheme_str()) else { return false };
+    let host = authority.host();
+    let loopback = host == "localhost" || host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback());
+    !authority.as_str().contains('@') && (scheme == "https" || scheme == "http" && loopback)
 }
 
 #[cfg(test)]
@@ -250,7 +257,14 @@ environments:
         assert!(refusal("after: staging", "after: qa").contains("comes after qa"));
         assert!(refusal("[release]", "[]").contains("accepts nothing"));
         assert!(refusal("branch:", "github: no\nbranch:").contains("github is `none` or"));
-        for url in ["http://example.com", "http://127.0.0.1.example.com:80/x", "ftp://x"] {
+        for url in [
+            "http://example.com",
+            "http://127.0.0.1.example.com:80/x",
+            "ftp://x",
+            "http://127.0.0.1:80@example.com",
+            "https://user@example.com",
+            "127.0.0.1:80",
+        ] {
             let text = format!("github: {{api: '{url}', uploads: 'https://x'}}\nbranch:");
             assert!(refusal("branch:", &text).contains(&format!("github: {url} is neither")), "{url}");
         }

@@ -1,6 +1,7 @@
 //! `release`: prepare a version on its branch, wait for CI's image of that very commit, tag it, and see it published.
 //! Each step is decided from what is there, so the same command goes on after any failure.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::fault::{Fault, Kind, exit_code};
+use crate::gate::{Gate, Override};
 use crate::terminal;
 use crate::version::{Bump, Version};
 
@@ -17,10 +19,11 @@ mod plan;
 mod status;
 
 use gather::Sources;
-use plan::{Facts, Gate, Override, Plan, Planned, Progress, Step};
+use plan::{Facts, Plan, Planned, Progress, Step};
 
-/// How often `--wait` looks, and for how long.
-const POLL: Duration = Duration::from_secs(5);
+/// How often `--wait` looks; GitHub counts what it is asked.
+const POLL: Duration = Duration::from_secs(15);
+/// For how long it waits for one step.
 const PATIENCE: Duration = Duration::from_secs(120 * 60);
 
 #[derive(Debug, clap::Args)]
@@ -80,13 +83,25 @@ struct Cut {
 }
 
 pub fn run(args: &Args, root: &Path) -> Result<()> {
-    match &args.look {
-        Some(Look::Status(status)) => status::run(status, root),
-        None => cut(&args.cut, root),
+    let Args { look, cut: args } = args;
+    if let Some(Look::Status(status)) = look {
+        return status::run(status, root);
     }
+    let seen = RefCell::new(None);
+    let outcome = cut(args, root, &seen);
+    if let (true, Err(error)) = (args.json, &outcome) {
+        let state = match exit_code(error) {
+            1 => "not yet",
+            3 => "refused",
+            4 => "raced",
+            _ => "failed",
+        };
+        println!("{}", json!({ "state": state, "error": format!("{error:#}"), "plan": *seen.borrow() }));
+    }
+    outcome
 }
 
-fn cut(args: &Cut, root: &Path) -> Result<()> {
+fn cut(args: &Cut, root: &Path, seen: &RefCell<Option<Plan>>) -> Result<()> {
     let overrides = overrides(args)?;
     let sources = Sources::open(root)?;
     let version = match (&args.version, args.bump) {
@@ -97,7 +112,7 @@ fn cut(args: &Cut, root: &Path) -> Result<()> {
     if version.is_zero() {
         return Err(Fault::usage("v0.0.0 stands for \"nothing released\"").help("start with v0.1.0").into());
     }
-    let release = Release { args, version, overrides, sources };
+    let release = Release { args, version, overrides, sources, seen };
     let looking = terminal::Spinner::start("asking git, the registry and GitHub");
     let (facts, plan) = release.look()?;
     drop(looking);
@@ -107,8 +122,8 @@ fn cut(args: &Cut, root: &Path) -> Result<()> {
         true if !args.yes => eprintln!("{plan}"),
         true => {}
     }
-    if args.dry_run && plan.next().is_some() {
-        return release.finish(&plan, "dry run");
+    if args.dry_run {
+        return release.finish(&plan, if plan.next().is_some() { "dry run" } else { "released" });
     }
     release.converge(facts, plan)
 }
@@ -126,38 +141,88 @@ struct Release<'a> {
     version: Version,
     overrides: Vec<Override>,
     sources: Sources,
+    /// The newest plan, for `--json` when it comes to nothing.
+    seen: &'a RefCell<Option<Plan>>,
 }
 
 impl Release<'_> {
     fn look(&self) -> Result<(Facts, Plan)> {
         let facts = self.sources.gather(&self.version, &self.overrides)?;
         let plan = plan::plan(&facts)?;
+        self.seen.replace(Some(plan.clone()));
         Ok((facts, plan))
     }
 
     /// Does step after step, until all is done or somebody else has to do something.
     fn converge(&self, mut facts: Facts, mut plan: Plan) -> Result<()> {
-        let (mut confirmed, mut restarted) = (self.args.yes, false);
+        let (mut confirmed, mut restarted) = (self.args.yes, None);
         loop {
-            self.catch_up(&facts, &plan);
+            if confirmed {
+                self.catch_up(&facts, &plan);
+            }
             let Some(Planned { step, progress, .. }) = plan.next() else {
                 return self.finish(&plan, "released");
             };
             match progress {
                 Progress::Waiting(why) => self.wait_for(&plan, *step, why)?,
-                // Once is enough: GitHub needs its time to show it.
-                Progress::ToDo if *step == Step::Restart && restarted => {
-                    self.wait_for(&plan, Step::Restart, "the tag's run was started again")?;
+                Progress::Unknown(fault) if self.args.wait && fault.kind == Kind::Remote => {
+                    self.wait_for(&plan, *step, &fault.to_string())?;
                 }
                 Progress::Unknown(fault) => return Err(self.unknown(fault)),
-                Progress::ToDo | Progress::Done => {
-                    terminal::confirm(confirmed)?;
+                Progress::ToDo | Progress::Done if !confirmed => {
+                    terminal::confirm(false)?;
                     confirmed = true;
-                    restarted |= *step == Step::Restart;
-                    self.act(*step, &facts, &plan)?;
+                    // The question may have stood there for an hour.
+                    let (now, planned) = self.look()?;
+                    if planned != plan {
+                        eprintln!("{planned}");
+                        confirmed = false;
+                    }
+                    (facts, plan) = (now, planned);
+                    continue;
                 }
+                Progress::ToDo | Progress::Done if *step == Step::Restart => {
+                    let attempt = plan.attempt;
+                    match restarted {
+                        None => {
+                            self.restart(&facts)?;
+                            restarted = Some(attempt);
+                        }
+                        // GitHub takes its time to show what was started.
+                        Some(before) if before == attempt => {
+                            self.wait_for(&plan, Step::Restart, "the tag's run was started again")?;
+                        }
+                        Some(_) => return Err(self.failed_again(&facts)),
+                    }
+                }
+                Progress::ToDo | Progress::Done => self.act(*step, &facts, &plan)?,
             }
-            (facts, plan) = self.look()?;
+            (facts, plan) = self.look_patiently()?;
+        }
+    }
+
+    fn failed_again(&self, facts: &Facts) -> anyhow::Error {
+        let url = plan::run_of(facts).map_or("", |run| run.html_url.as_str());
+        Fault::remote(format!("the tag's run was started again, and did not publish {}: {url}", self.version))
+            .help("mend what it says, then run the same command again")
+            .into()
+    }
+
+    /// With `--wait`, a remote that stumbles is asked again.
+    fn look_patiently(&self) -> Result<(Facts, Plan)> {
+        let start = Instant::now();
+        loop {
+            match self.look() {
+                Err(error)
+                    if self.args.wait
+                        && exit_code(&error) == Kind::Remote as u8
+                        && start.elapsed() < PATIENCE =>
+                {
+                    eprintln!("note: {error:#}");
+                    std::thread::sleep(POLL);
+                }
+                looked => return looked,
+            }
         }
     }
 
@@ -165,10 +230,9 @@ impl Release<'_> {
         match step {
             Step::Prepare => self.prepare(facts, plan),
             Step::Propose => self.propose(facts, plan),
-            Step::Tag => self.tag(plan),
-            Step::Restart => self.restart(facts),
+            Step::Tag => self.tag(facts, plan),
             // Others do these; they are never "to do".
-            Step::Merge | Step::Ci | Step::Publish => Ok(()),
+            Step::Restart | Step::Merge | Step::Ci | Step::Publish => Ok(()),
         }
     }
 
@@ -179,44 +243,53 @@ impl Release<'_> {
     /// Waits until the step has moved, with `--wait`; else says that it has not.
     fn wait_for(&self, plan: &Plan, step: Step, why: &str) -> Result<()> {
         if !self.args.wait {
-            return self.not_yet(plan, why);
+            return self.not_yet(why);
         }
         let spinner = terminal::Spinner::start(why);
-        let (start, mut told) = (Instant::now(), String::new());
+        spinner.say(why);
+        let (start, mut told) = (Instant::now(), why.to_owned());
+        let before = plan.next();
         while start.elapsed() < PATIENCE {
-            match self.look() {
-                Ok((_, plan)) => match plan.next() {
-                    Some(Planned { step: now, progress: Progress::Waiting(why), .. }) if *now == step => {
-                        if told != *why {
-                            spinner.say(why);
-                            told.clone_from(why);
-                        }
-                    }
-                    Some(Planned { step: now, progress: Progress::Unknown(fault), .. })
-                        if *now == step && fault.kind == Kind::Remote =>
-                    {
-                        spinner.say(&fault.to_string());
-                    }
-                    Some(Planned { step: Step::Restart, .. }) if step == Step::Restart => {}
-                    _ => return Ok(()),
-                },
-                // Whoever waits for two hours outlives a stumble.
-                Err(error) if exit_code(&error) == Kind::Remote as u8 => spinner.say(&format!("{error:#}")),
-                Err(error) => return Err(error),
-            }
             std::thread::sleep(POLL);
+            let now = match self.look() {
+                // One that was started again and failed again shows as the same step.
+                Ok((_, now)) if now.attempt != plan.attempt => return Ok(()),
+                Ok((_, now)) => now,
+                // Whoever waits for two hours outlives a stumble.
+                Err(error) if exit_code(&error) == Kind::Remote as u8 => {
+                    spinner.say(&format!("{error:#}"));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let why = match now.next() {
+                Some(Planned { step: now, progress: Progress::Waiting(why), .. }) if *now == step => {
+                    why.clone()
+                }
+                Some(Planned { step: now, progress: Progress::Unknown(fault), .. })
+                    if *now == step && fault.kind == Kind::Remote =>
+                {
+                    fault.to_string()
+                }
+                same if step == Step::Restart && same == before => continue,
+                _ => return Ok(()),
+            };
+            if told != why {
+                spinner.say(&why);
+                told = why;
+            }
         }
-        Err(Fault::remote(format!("{} is not released after two hours: {told}", self.version))
-            .help("look there, then run the same command again")
-            .into())
+        Err(Fault::remote(format!(
+            "{} is not released, and nothing moved for two hours: {told}",
+            self.version
+        ))
+        .help(format!("look there, then: cargo xtask release {} --wait", self.version))
+        .into())
     }
 
-    fn not_yet(&self, plan: &Plan, why: &str) -> Result<()> {
-        if self.args.json {
-            self.finish(plan, "waiting")?;
-        }
+    fn not_yet(&self, why: &str) -> Result<()> {
         Err(Fault::remote(format!("{} is not released yet: {why}", self.version))
-            .help("run the same command again then, or with --wait")
+            .help(format!("then: cargo xtask release {}, or at once with --wait", self.version))
             .into())
     }
 

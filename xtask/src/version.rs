@@ -63,6 +63,15 @@ impl Series {
         Self { major: version.0.major, minor: version.0.minor }
     }
 
+    /// The first version of the series, or its first pre-release.
+    pub fn first(self, bump: Bump) -> Version {
+        let mut first = semver::Version::new(self.major, self.minor, 0);
+        if bump == Bump::Rc {
+            first.pre = semver::Prerelease::new("rc.1").unwrap_or_default();
+        }
+        Version(first)
+    }
+
     pub fn branch(self) -> String {
         format!("release/{}.{}", self.major, self.minor)
     }
@@ -89,7 +98,8 @@ impl Version {
                 };
                 let before = pre.then(|| self.0.pre.strip_prefix("rc.")?.parse::<u64>().ok()).flatten();
                 // `rc.N` always parses.
-                next.pre = format!("rc.{}", before.unwrap_or(0) + 1).parse().unwrap_or_default();
+                next.pre =
+                    semver::Prerelease::new(&format!("rc.{}", before.unwrap_or(0) + 1)).unwrap_or_default();
                 next
             }
         };
@@ -164,6 +174,8 @@ mod tests {
         let series = Series::of_branch("release/0.1").unwrap();
         assert_eq!(series, Series::of(&"v0.1.7-rc.1".parse().unwrap()));
         assert_eq!(series.branch(), "release/0.1");
+        assert_eq!(series.first(Bump::Minor).to_string(), "v0.1.0");
+        assert_eq!(series.first(Bump::Rc).to_string(), "v0.1.0-rc.1");
         for other in ["release/v0.1", "release/0.1.0", "release/01.2", "release/+1.2", "release/", "master"] {
             assert_eq!(Series::of_branch(other), None, "{other}");
         }

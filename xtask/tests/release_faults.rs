@@ -207,7 +207,8 @@ impl Play {
         assert!(manifest.contains("'0.2.0'") || manifest.contains("\"0.2.0\""), "{manifest}\n{story}");
 
         let releases = stage.repository.releases();
-        let shown: Vec<_> = releases.iter().map(|release| (release.id, &release.tag, release.draft)).collect();
+        let shown: Vec<_> =
+            releases.iter().map(|release| (release.id, &release.tag, release.draft)).collect();
         assert_eq!(shown.len(), 1, "{shown:?}\n{story}");
         let release = &releases[0];
         assert_eq!((release.tag.as_str(), release.draft), (VERSION, false), "{story}");

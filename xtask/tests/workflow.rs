@@ -43,7 +43,8 @@ fn a_branch_is_tested_and_built_and_a_tag_only_published() {
     assert_eq!(jobs["build-and-push"]["needs"], "test");
     assert_eq!(
         jobs["build-and-push"]["if"],
-        "github.ref_type != 'tag' && github.event_name != 'pull_request'"
+        "github.ref_type != 'tag' && github.event_name != 'pull_request' \
+         && (github.ref_name == 'master' || startsWith(github.ref_name, 'release/'))"
     );
     assert_eq!(jobs["release"]["if"], "github.ref_type == 'tag'");
 }

@@ -1,11 +1,16 @@
 //! The release on GitHub: a draft until all its files are there and were read back, published last. Whatever an
-//! earlier run left is taken up: each step first looks at what is there.
+//! earlier run left is taken up: each step first looks at what is there. Drafts that people made are left alone.
 
 use anyhow::{Context as _, Result};
 
 use crate::fault::Fault;
 use crate::github::{Github, Page};
 use crate::version::Version;
+
+/// What tells a draft of this tool's from one that somebody writes by hand; people do not see it.
+const MARK: &str = "<!-- by cargo xtask ci publish -->";
+/// GitHub takes 125,000 characters.
+const LONGEST: usize = 100_000;
 
 /// A file that a release carries.
 #[derive(Debug)]
@@ -32,7 +37,8 @@ pub fn publish(
             .publish(page.id, latest)
             .or_else(|error| if_undone(published(github, version)?.is_some(), error))?;
     }
-    let shown = published(github, version)?.filter(|shown| shown.id == page.id);
+    let shown = published(github, version)?
+        .filter(|shown| shown.id == page.id && shown.prerelease == version.is_prerelease());
     let shown = shown.with_context(|| {
         Fault::remote(format!("GitHub does not show the release {version} that was published"))
             .help("run the same command again")
@@ -47,25 +53,35 @@ pub fn publish(
 
 /// The release that there is, or a new draft. Of several drafts, as two runs at once leave them, the oldest stays.
 fn draft(github: &Github, version: &Version, notes: &str) -> Result<Page> {
-    let mut pages = github.pages(version)?;
+    let of_ours = || -> Result<Vec<Page>> {
+        let mut pages = github.pages(version)?;
+        pages.retain(|page| !page.draft || page.body.as_ref().is_some_and(|body| body.contains(MARK)));
+        // The published one first; it is the only one of its tag.
+        pages.sort_by_key(|page| (page.draft, page.id));
+        Ok(pages)
+    };
+    let mut pages = of_ours()?;
     if pages.is_empty() {
-        let made = github.draft(version, notes);
-        pages = github.pages(version)?;
-        if let Err(error) = made {
-            if_undone(!pages.is_empty(), error)?;
+        match (github.draft(version, &body(notes)), of_ours()?) {
+            (Err(error), found) if found.is_empty() => return Err(error),
+            // GitHub may take a moment to list it.
+            (Ok(made), found) if found.is_empty() => pages = vec![made],
+            (_, found) => pages = found,
         }
     }
-    let at = pages.iter().position(|page| !page.draft).unwrap_or(0);
-    if pages.is_empty() {
-        return Err(Fault::remote(format!("GitHub does not list the draft {version} that was made"))
-            .help("run the same command again")
-            .into());
-    }
-    let kept = pages.swap_remove(at);
-    for other in pages.iter().filter(|other| other.draft) {
+    let mut pages = pages.into_iter();
+    let kept = pages.next().context("there is no draft")?;
+    for other in pages {
         github.remove(other.id)?;
     }
     Ok(kept)
+}
+
+/// The notes as GitHub takes them, with the mark.
+fn body(notes: &str) -> String {
+    let Some((end, _)) = notes.char_indices().nth(LONGEST) else { return format!("{notes}\n\n{MARK}") };
+    let whole = notes[..end].rfind('\n').unwrap_or(end);
+    format!("{}\n\n… the rest is in CHANGELOG.md.\n\n{MARK}", notes[..whole].trim_end())
 }
 
 /// Sees to it that the release has exactly these bytes under this name.
@@ -107,4 +123,21 @@ fn published(github: &Github, version: &Version) -> Result<Option<Page>> {
 /// An answer that was lost on its way is no failure: what counts is what GitHub has.
 fn if_undone(done: bool, error: anyhow::Error) -> Result<()> {
     if done { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_notes_are_cut_at_a_line() {
+        assert_eq!(body("- One."), format!("- One.\n\n{MARK}"));
+        let long = body(&"- ä change\n".repeat(LONGEST / 10));
+        assert!(long.chars().count() < LONGEST + 100);
+        assert!(
+            long.ends_with(&format!("- ä change\n\n… the rest is in CHANGELOG.md.\n\n{MARK}")),
+            "{}",
+            &long[long.len() - 200..]
+        );
+    }
 }

@@ -15,6 +15,7 @@ use crate::changelog;
 use crate::checks::{State, judge, overall};
 use crate::duckdb;
 use crate::fault::Fault;
+use crate::gate::{self, Gate};
 use crate::git::Git;
 use crate::github::Github;
 use crate::image::{Digest, Image, Labels, sha_tag};
@@ -86,12 +87,15 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     let mut page = None;
     match (&version, branch) {
         (Some(version), _) => {
+            let rendered = match &github {
+                Some((_, kustomize)) => manifests(kustomize, &git, &pipeline, &commit, version, &digest)?,
+                None => String::new(),
+            };
             name_version(&registry, &digest, version, &mut names)?;
-            if let Some((github, kustomize)) = &github {
+            if let Some((github, _)) = &github {
                 let text = git.show(&commit, "CHANGELOG.md")?.unwrap_or_default();
                 let notes = changelog::section(&text, version).unwrap_or_default();
-                let manifests = manifests(kustomize, &git, &pipeline, &commit, version, &digest)?;
-                let files = files(&pipeline, version, &digest, registry.attached(&bill)?, manifests);
+                let files = files(&pipeline, version, &digest, registry.attached(&bill)?, rendered);
                 let latest = names.set.iter().any(|name| name == "latest");
                 page = Some(page::publish(github, version, &notes, &files, latest)?);
             }
@@ -108,8 +112,8 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
 
 /// A tag that somebody pushed by hand says nothing about the commit's tests.
 fn check_ci(github: &Github, git: &Git, pipeline: &Pipeline, commit: &str, version: &Version) -> Result<()> {
-    let overridden = "Override: checks because ";
-    if git.tag_message(&version.to_string())?.lines().any(|line| line.starts_with(overridden)) {
+    let overrides = gate::overrides(&git.tag_message(&version.to_string())?);
+    if overrides.iter().any(|pass| pass.gate == Gate::Checks) {
         return Ok(());
     }
     let checks = judge(pipeline.checks(), &github.check_runs(commit)?, &github.checks_page(commit));
@@ -156,16 +160,13 @@ fn files(
     bill: Vec<u8>,
     manifests: String,
 ) -> [page::File; 3] {
-    let Pipeline { image, .. } = pipeline;
-    let file = |ending: &str, media_type, bytes| page::File {
-        name: format!("{}-{version}{ending}", pipeline.service()),
-        media_type,
-        bytes,
-    };
+    let image = format!("{}:{version}@{digest}\n", pipeline.image);
+    let [digest, sbom, production] = pipeline.release_files(version);
+    let file = |name, media_type, bytes| page::File { name, media_type, bytes };
     [
-        file(".digest.txt", "text/plain", format!("{image}:{version}@{digest}\n").into_bytes()),
-        file(".cdx.json", sbom::MEDIA_TYPE, bill),
-        file(".production.yaml", "application/yaml", manifests.into_bytes()),
+        file(digest, "text/plain", image.into_bytes()),
+        file(sbom, sbom::MEDIA_TYPE, bill),
+        file(production, "application/yaml", manifests.into_bytes()),
     ]
 }
 
@@ -196,6 +197,14 @@ fn image(args: &Args, root: &Path, pipeline: &Pipeline, registry: &Registry, com
             return Ok(digest);
         }
         return Err(Fault::refused(format!("{tag} is there, but was built from {revision}")).into());
+    }
+    // A tag's run publishes what was tested, and nothing else.
+    if args.git_ref.starts_with("refs/tags/") {
+        return Err(Fault::remote(format!(
+            "{registry} has no {tag}, which CI pushes when {commit} comes to its branch"
+        ))
+        .help("run CI for that commit again, then this")
+        .into());
     }
     let spinner = Spinner::start("building");
     let say = |line: &str| spinner.say(line);

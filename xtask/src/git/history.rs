@@ -52,11 +52,6 @@ impl Git {
         Ok(commits.collect())
     }
 
-    /// The whole message of a commit.
-    pub fn message(&self, commit: &str) -> Result<String> {
-        self.walk(&["--no-walk", "--format=%B", commit, "--"])
-    }
-
     /// The subjects of the commits after `from` (or from the start) up to `to`, newest first, merges left out.
     pub fn subjects(&self, from: Option<&str>, to: &str) -> Result<Vec<String>> {
         let range = self.range(from, to)?;
@@ -84,45 +79,22 @@ impl Git {
         Ok(ids.into_iter().take(most).filter_map(|mut ids| ids.next()).map(str::to_owned).collect())
     }
 
-    /// The oldest commit on the line of first parents after `from` (or from the start) up to `head` whose change of `path`
-    /// added a line that starts with one of `starts`. A merge counts for what it brought.
-    pub fn commit_that_added(
-        &self,
-        from: Option<&str>,
-        head: &str,
-        path: &str,
-        starts: &[impl AsRef<str>],
-    ) -> Result<Option<String>> {
+    /// The commits on the line of first parents after `from` (or from the start) up to `head` that changed one of `paths`,
+    /// newest first. A merge counts for what it brought.
+    pub fn changes(&self, from: Option<&str>, head: &str, paths: &[&str]) -> Result<Vec<String>> {
         let range = self.range(from, head)?;
-        let pattern = format!(
-            "-G^({})",
-            starts.iter().map(|start| literal(start.as_ref())).collect::<Vec<_>>().join("|")
-        );
-        let found = self.walk(&[
-            "--first-parent",
-            "--reverse",
-            &pattern,
-            "--patch",
-            "--unified=0",
-            // Whatever .gitattributes says of the file.
-            "--text",
-            "--no-textconv",
-            "--no-renames",
-            "--format=commit %H",
-            &range,
-            "--",
-            path,
-        ])?;
-        // The pattern finds what was taken away too.
-        let added = |line: &str| starts.iter().any(|start| line.starts_with(start.as_ref()));
-        let mut commit = None;
-        for line in found.lines() {
-            commit = line.strip_prefix("commit ").or(commit);
-            if line.strip_prefix('+').is_some_and(added) {
-                return Ok(commit.map(str::to_owned));
-            }
-        }
-        Ok(None)
+        let found = self.walk(&[&["--first-parent", "--format=%H", &range, "--"], paths].concat())?;
+        Ok(found.lines().map(str::to_owned).collect())
+    }
+
+    /// The messages of the commits after `from` (or from the start) up to `to` that begin with this text, newest first;
+    /// those of merged branches too.
+    pub fn messages_that_begin(&self, from: Option<&str>, to: &str, start: &str) -> Result<Vec<String>> {
+        let pattern = format!("--grep={start}");
+        let range = self.range(from, to)?;
+        let found = self.walk(&["-z", "--fixed-strings", &pattern, "--format=%B", &range, "--"])?;
+        let messages = found.split('\0').map(str::trim).filter(|message| message.starts_with(start));
+        Ok(messages.map(str::to_owned).collect())
     }
 
     /// `git log`, as a program can read it whatever the user's settings are.
@@ -146,17 +118,6 @@ impl Git {
         let unshallow = if shallow { "--unshallow " } else { "" };
         Err(Fault::usage(lacks).help(format!("git fetch {unshallow}--tags origin")).into())
     }
-}
-
-/// An extended regular expression for this text itself.
-fn literal(text: &str) -> String {
-    text.chars().fold(String::new(), |mut pattern, c| {
-        if r".[]{}()*+?^$|\".contains(c) {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-        pattern
-    })
 }
 
 fn utc(rfc3339: &str) -> String {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 // The crate `http`, which octocrab has too.
 use ureq::http::{HeaderMap, Method, Request, StatusCode, header};
 
-use crate::fault::{Fault, exit_code};
+use crate::fault::{Fault, Kind, exit_code};
 use crate::pipeline::Api;
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -153,7 +153,11 @@ impl Http {
     pub fn read(&self, call: &Call<'_>) -> anyhow::Result<Answer> {
         for pause in PAUSES {
             match self.send(call) {
-                Err(error) if exit_code(&error) == crate::fault::Kind::Remote as u8 => {
+                // A limit is not waited for by asking again.
+                Err(error)
+                    if exit_code(&error) == Kind::Remote as u8
+                        && !error.to_string().contains("rate limit") =>
+                {
                     std::thread::sleep(pause);
                 }
                 done => return done,

@@ -15,6 +15,8 @@ pub struct Page {
     pub html_url: String,
     pub tag_name: String,
     pub draft: bool,
+    pub prerelease: bool,
+    pub body: Option<String>,
     #[serde(default)]
     pub assets: Vec<Asset>,
 }
@@ -34,18 +36,18 @@ impl Github {
     /// All releases of a tag, drafts included, the oldest first. Who may not write is shown no drafts.
     pub fn pages(&self, version: &Version) -> anyhow::Result<Vec<Page>> {
         let tag = version.to_string();
-        let mut pages = self.all("releases", &[], |page: Vec<Page>| page)?;
+        let mut pages = self.all("releases", &[], &[], |page: Vec<Page>| page)?;
         pages.retain(|page| page.tag_name == tag);
         pages.sort_by_key(|page| page.id);
         Ok(pages)
     }
 
-    /// A draft, which only those who may write can see.
-    pub fn draft(&self, version: &Version, notes: &str) -> anyhow::Result<()> {
+    /// Makes a draft, which only those who may write can see.
+    pub fn draft(&self, version: &Version, notes: &str) -> anyhow::Result<Page> {
         let tag = version.to_string();
         let content = json!({ "tag_name": tag, "name": tag, "body": notes, "draft": true,
             "prerelease": version.is_prerelease() });
-        self.http.send(&Call::post(&self.path("releases")).json(&content)).map(drop)
+        self.http.send(&Call::post(&self.path("releases")).json(&content))?.json()
     }
 
     /// Shows a draft to everybody; `latest` makes it the one that the repository's front page shows.

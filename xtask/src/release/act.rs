@@ -4,15 +4,15 @@
 use anyhow::{Context as _, Result};
 
 use super::Release;
-use super::plan::{Facts, Override, Plan, proposal_branch, run_of};
+use super::gather::WORKFLOW;
+use super::plan::{Facts, Plan, proposal_branch, run_of};
 use crate::changelog;
 use crate::checks::State;
 use crate::fault::{Fault, Kind, exit_code};
+use crate::gate;
 use crate::git::Push;
 
-/// The workflow that a tag starts.
-const WORKFLOW: &str = "ci.yml";
-/// What GitHub's remote says when a branch takes changes by pull request alone, by its old and its new rules.
+/// What GitHub's remote says when a branch has rules that a push does not meet, old and new ones.
 const PROTECTED: [&str; 3] = ["GH006", "GH013", "protected branch"];
 
 impl Release<'_> {
@@ -32,7 +32,7 @@ impl Release<'_> {
                 {
                     return Err(error);
                 }
-                self.say(&format!("{branch} is protected: it takes a pull request"));
+                self.say(&format!("{branch} is protected and takes no push: proposing it"));
                 return self.propose(facts, plan);
             }
         }
@@ -51,6 +51,7 @@ impl Release<'_> {
             Some(there) => {
                 git.fetch("origin", &reference)? == *there
                     && git.commit(&format!("{there}^"))?.as_deref() == Some(&facts.remote_head)
+                    && self.sources.carries(there, &self.version)?
             }
             None => false,
         };
@@ -66,7 +67,7 @@ impl Release<'_> {
         );
         let title = format!("release: {}", self.version);
         let asked = github.propose(&branch, &facts.branch, &title, &body);
-        match (asked, github.pull(&branch)?) {
+        match (asked, github.pull(&branch, &facts.branch)?) {
             (_, Some(pull)) => self.say(&format!("proposed {}", pull.html_url)),
             (Err(error), None) => return Err(error),
             (Ok(()), None) => {}
@@ -79,34 +80,33 @@ impl Release<'_> {
         let git = &self.sources.git;
         git.identity()?;
         let base = &facts.remote_head;
-        let since = match &facts.since.0 {
-            Some(version) => git.remote_ref("origin", &format!("refs/tags/{version}"))?,
-            None => None,
-        };
-        let prepared = self.sources.prepare(base, &self.version, since.as_deref())?;
+        let prepared = self.sources.prepare(base, &self.version, facts.since.as_ref())?;
         let files: Vec<_> = prepared.files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-        let message = with_overrides(&format!("release: {}", self.version), &plan.passed);
+        let message = gate::sign(&format!("release: {}", self.version), &plan.passed);
         git.commit_files(base, &files, &message)
     }
 
-    pub(super) fn tag(&self, plan: &Plan) -> Result<()> {
+    pub(super) fn tag(&self, facts: &Facts, plan: &Plan) -> Result<()> {
         let git = &self.sources.git;
         git.identity()?;
         let commit = plan.commit.as_deref().context("there is no commit to tag")?;
         let version = self.version.to_string();
-        if git.commit(&format!("refs/tags/{version}"))?.is_none() {
-            let text = git.show(commit, "CHANGELOG.md")?.unwrap_or_default();
-            let notes = changelog::section(&text, &self.version).unwrap_or_default();
-            let mut overrides = Override::read(&git.message(commit)?);
-            overrides.extend(
-                plan.passed.iter().filter(|pass| !overrides.contains(pass)).cloned().collect::<Vec<_>>(),
-            );
-            let message = format!("Release {version}\n\n{}", notes.trim());
-            git.tag(&version, commit, &with_overrides(&message, &overrides))?;
-        } else if !git.is_annotated(&version)? {
-            return Err(Fault::refused(format!("your own tag {version} is not annotated"))
-                .help(format!("git tag --delete {version}, and run the same command again"))
-                .into());
+        let text = git.show(commit, "CHANGELOG.md")?.unwrap_or_default();
+        let notes = changelog::section(&text, &self.version).unwrap_or_default();
+        let mut overrides = self.sources.overridden(facts, commit)?;
+        for pass in &plan.passed {
+            if !overrides.contains(pass) {
+                overrides.push(pass.clone());
+            }
+        }
+        let message = gate::sign(&format!("Release {version}\n\n{}", notes.trim()), &overrides);
+        if facts.local_tag.is_none() {
+            git.tag(&version, commit, &message)?;
+        } else if !git.is_annotated(&version)? || git.tag_message(&version)? != message.trim_end() {
+            // An earlier run may have left one; another one would say what is not so.
+            let what = format!("your own tag {version} does not say what this release is to say");
+            let help = format!("git tag --delete {version}, and run the same command again");
+            return Err(Fault::refused(what).help(help).into());
         }
         let reference = format!("refs/tags/{version}");
         match git.push("origin", &reference, &reference, None)? {
@@ -148,12 +148,4 @@ impl Release<'_> {
             eprintln!("note: your {} stays behind: {error:#}", plan.branch);
         }
     }
-}
-
-fn with_overrides(message: &str, overrides: &[Override]) -> String {
-    if overrides.is_empty() {
-        return format!("{}\n", message.trim_end());
-    }
-    let lines: Vec<_> = overrides.iter().map(ToString::to_string).collect();
-    format!("{}\n\n{}\n", message.trim_end(), lines.join("\n"))
 }

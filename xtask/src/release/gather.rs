@@ -1,18 +1,20 @@
 //! What the world says about a version: git and its remote, the registry, GitHub. Nothing is changed but the refs
 //! below `refs/xtask/`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::plan::{Asked, Candidate, Facts, GithubFacts, Override, PageState, Proposal, proposal_branch};
+use super::plan::{Asked, Candidate, Facts, GithubFacts, PageState, Proposal, proposal_branch};
 use crate::changelog;
 use crate::checks::{Check, judge};
 use crate::fault::Fault;
+use crate::gate::{self, Override};
 use crate::git::Git;
 use crate::github::Github;
-use crate::image::sha_tag;
+use crate::image::{Digest, Labels, sha_tag};
 use crate::kustomization::{self, Pin, Target};
 use crate::manifest;
 use crate::pipeline::Pipeline;
@@ -23,8 +25,10 @@ use crate::version::{Bump, Series, Version};
 const PRODUCTION_OVERLAY: &str = "deploy/k8s/overlays/production/kustomization.yaml";
 /// The workspace's own packages in Cargo.lock.
 const MEMBERS: [&str; 2] = ["dojo", "xtask"];
-/// How many commits after one that is red are looked at.
-const FIXES: usize = 50;
+/// Of more commits that carry a version, this many of the oldest and of the newest are looked at.
+const FIXES: usize = 10;
+/// The workflow that a tag starts.
+pub const WORKFLOW: &str = "ci.yml";
 
 /// All that is asked.
 pub struct Sources {
@@ -40,11 +44,13 @@ pub struct Prepared {
     pub drafted: bool,
 }
 
-/// What the remote has: its tags of versions with their commits, and its branches of series.
-pub struct Remote {
+/// What the remote has: its branches and tags, and of the tags the versions with their commits.
+struct Remote {
+    refs: BTreeMap<String, String>,
     tags: Vec<(Version, String)>,
+    /// The one that the version is cut from.
     branch: String,
-    pub head: String,
+    head: String,
 }
 
 impl Sources {
@@ -56,16 +62,17 @@ impl Sources {
     }
 
     /// Asks the remote for its tags and for the branch that `version` is cut from: its series' own if there is one.
-    pub fn remote(&self, series: Series) -> Result<Remote> {
+    fn remote(&self, series: Series) -> Result<Remote> {
         let refs = self.git.remote_refs("origin")?;
         let own = series.branch();
         let is_there = refs.contains_key(&format!("refs/heads/{own}"));
         let branch = if is_there { own } else { self.pipeline.branch.clone() };
         let head = self.git.fetch("origin", &format!("refs/heads/{branch}"))?;
-        let tags = refs.into_iter().filter_map(|(name, commit)| {
-            Some((Version::from_tag(name.strip_prefix("refs/tags/")?)?, commit))
-        });
-        Ok(Remote { tags: tags.collect(), branch, head })
+        let tag = |(name, commit): (&String, &String)| {
+            Some((Version::from_tag(name.strip_prefix("refs/tags/")?)?, commit.clone()))
+        };
+        let tags = refs.iter().filter_map(tag).collect();
+        Ok(Remote { refs, tags, branch, head })
     }
 
     /// The version that `--bump` means on the branch that is checked out. One that is tagged and not wholly published
@@ -78,7 +85,9 @@ impl Sources {
         let mut versions: Vec<_> = tags.iter().filter_map(|(tag, _)| Version::from_tag(tag)).collect();
         versions.retain(|version| series.is_none_or(|series| Series::of(version) == series));
         versions.sort();
-        let Some(last) = versions.pop() else { return Ok(zero.bumped(bump, series)) };
+        let Some(last) = versions.pop() else {
+            return Ok(series.map_or_else(|| zero.bumped(bump, None), |series| series.first(bump)));
+        };
         let before = versions.pop().unwrap_or(zero);
         let is_done = self.registry.resolve(&last.to_string())?.is_some()
             && match &self.github {
@@ -100,32 +109,44 @@ impl Sources {
         let remote = self.remote(Series::of(version))?;
         let tagged = remote.tags.iter().find(|(tag, _)| tag == version).map(|(_, commit)| commit.clone());
         let since = self.since(&remote, version)?;
-        let candidates = self.candidates(&remote, version, tagged.as_deref(), since.as_ref())?;
         let from = since.as_ref().map(|(_, commit)| commit.as_str());
+        let mut candidates = self.candidates(&remote, version, tagged.is_some(), from)?;
+        let published = self.registry.resolve(&version.to_string()).map_err(Fault::from);
+        if let (Ok(Some(published)), Some(tagged)) = (&published, candidates.first_mut()) {
+            self.stand_in(published, tagged);
+        }
         let (count, notes) = if candidates.is_empty() {
-            let notes = self.prepare(&remote.head, version, from).map(|prepared| prepared.drafted);
+            let notes = self.prepare(&remote.head, version, since.as_ref()).map(|prepared| prepared.drafted);
             (self.git.count(from, &remote.head)?, notes.map_err(Fault::from))
         } else {
             (0, Ok(false))
         };
         let series = Series::of_branch(&remote.branch);
         let of_branch = |version: &&Version| series.is_none_or(|series| Series::of(version) == series);
-        let local = self.git.commit(&format!("refs/tags/{version}"))?;
+        let last = remote.tags.iter().map(|(tag, _)| tag).filter(of_branch).max().cloned();
         let manifest = self.git.show(&remote.head, "Cargo.toml")?.unwrap_or_default();
+        let declared = manifest::workspace_version(&manifest)?;
+        let is_tagged = remote.tags.iter().any(|(tag, _)| *tag == declared);
+        let under_way = declared != *version && !is_tagged && self.carries(&remote.head, &declared)?;
+        let github = self
+            .github
+            .as_ref()
+            .map(|github| self.ask(github, version, &remote, tagged.as_deref(), !candidates.is_empty()));
         Ok(Facts {
             version: version.clone(),
             on_branch: self.git.branch()?,
             dirty: self.git.dirty()?,
             head: self.git.commit("HEAD")?.context("the project has no commit yet")?,
-            last: remote.tags.iter().map(|(tag, _)| tag).filter(of_branch).max().cloned(),
-            since: (since.map(|(version, _)| version), count),
-            declared: manifest::workspace_version(&manifest)?,
+            last,
+            since,
+            commits: count,
+            under_way: under_way.then(|| declared.clone()),
+            declared,
             notes,
-            tag_age: self.tag_age(version, tagged.is_some())?,
-            local_tag: local,
-            published: self.registry.resolve(&version.to_string()).map_err(Fault::from),
-            github: self.github.as_ref().map(|github| ask(github, version, &remote, tagged.as_deref())),
+            local_tag: self.git.commit(&format!("refs/tags/{version}"))?,
             remote_tag: tagged,
+            published,
+            github,
             overrides: overrides.to_vec(),
             branch: remote.branch,
             remote_head: remote.head,
@@ -133,9 +154,19 @@ impl Sources {
         })
     }
 
-    /// The highest version, other than this one, that the branch contains, with its commit.
+    /// Where `sha-…` was cleaned away, the version's image can speak for the commit: its label says which that is.
+    fn stand_in(&self, published: &Digest, candidate: &mut Candidate) {
+        let is_its = |labels: Labels| labels.revision == candidate.commit;
+        if matches!(candidate.image, Ok(None)) && self.registry.labels(published).is_ok_and(is_its) {
+            candidate.image = Ok(Some(published.clone()));
+        }
+    }
+
+    /// The highest version below this one that the branch contains, with its commit; pre-releases only count for
+    /// pre-releases.
     fn since(&self, remote: &Remote, version: &Version) -> Result<Option<(Version, String)>> {
         let mut tags: Vec<_> = remote.tags.iter().filter(|(tag, _)| tag < version).collect();
+        tags.retain(|(tag, _)| version.is_prerelease() || !tag.is_prerelease());
         tags.sort();
         for (tag, commit) in tags.into_iter().rev() {
             if self.git.is_ancestor(commit, &remote.head)? {
@@ -145,46 +176,61 @@ impl Sources {
         Ok(None)
     }
 
-    /// The commits of the branch that carry the version; see [`Facts::candidates`].
+    /// The commits that carry the version; see [`Facts::candidates`].
     fn candidates(
         &self,
         remote: &Remote,
         version: &Version,
-        tagged: Option<&str>,
-        since: Option<&(Version, String)>,
+        tagged: bool,
+        from: Option<&str>,
     ) -> Result<Vec<Candidate>> {
-        let Remote { head, .. } = remote;
-        if let Some(tagged) = tagged {
-            let is_ours = self.git.is_ancestor(tagged, head)? && self.carries(tagged, version)?;
-            return Ok(if is_ours { vec![self.candidate(tagged, false)] } else { Vec::new() });
+        if tagged {
+            let commit = self.git.fetch("origin", &format!("refs/tags/{version}"))?;
+            let candidate = |commit| vec![self.candidate(commit, false)];
+            return Ok(if self.carries(&commit, version)? { candidate(commit) } else { Vec::new() });
         }
-        if !self.carries(head, version)? {
-            return Ok(Vec::new());
-        }
-        let from = since.map(|(_, commit)| commit.as_str());
-        let bare = version.bare();
-        let needles = ["## [", "## [v", "## ", "## v"].map(|start| format!("{start}{bare}"));
-        let Some(first) = self.git.commit_that_added(from, head, "CHANGELOG.md", &needles)? else {
+        let Some(first) = self.first_that_carries(version, from, &remote.head)? else {
             return Ok(Vec::new());
         };
+        let later = self.git.first_parent_after(&first, &remote.head, usize::MAX)?;
+        let mut commits: Vec<_> = std::iter::once(first).chain(later).collect();
+        if commits.len() > 2 * FIXES {
+            commits.drain(FIXES..commits.len() - FIXES);
+        }
         let mut candidates = Vec::new();
-        for commit in std::iter::once(first.clone()).chain(self.git.first_parent_after(&first, head, FIXES)?)
-        {
-            if !self.carries(&commit, version)? {
-                continue;
-            }
-            let candidate = self.candidate(&commit, true);
-            let hopeful = !candidate.is_red();
+        for commit in commits {
+            let candidate = self.candidate(commit, true);
+            let decides = candidate.is_ready() || candidate.is_under_way();
             candidates.push(candidate);
-            if hopeful {
+            if decides {
                 break;
             }
         }
         Ok(candidates)
     }
 
+    /// The commit from which on all up to `head` carry the version, so that a preparation that was taken back is
+    /// none; `None` if `head` does not carry it. Only what changes the two files can begin it.
+    fn first_that_carries(
+        &self,
+        version: &Version,
+        from: Option<&str>,
+        head: &str,
+    ) -> Result<Option<String>> {
+        if !self.carries(head, version)? {
+            return Ok(None);
+        }
+        for commit in self.git.changes(from, head, &["CHANGELOG.md", "Cargo.toml"])? {
+            match self.git.commit(&format!("{commit}^"))? {
+                Some(parent) if self.carries(&parent, version)? => {}
+                _ => return Ok(Some(commit)),
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a commit was made to be this version: its Cargo.toml says so, and its changelog has the notes.
-    fn carries(&self, commit: &str, version: &Version) -> Result<bool> {
+    pub fn carries(&self, commit: &str, version: &Version) -> Result<bool> {
         let text = self.git.show(commit, "CHANGELOG.md")?.unwrap_or_default();
         if changelog::section(&text, version).is_none() {
             return Ok(false);
@@ -200,23 +246,80 @@ impl Sources {
         Ok(judge(self.pipeline.checks(), &runs, &github.checks_page(commit)))
     }
 
-    fn candidate(&self, commit: &str, checked: bool) -> Candidate {
-        let checks = if checked { self.checks(commit) } else { Ok(Vec::new()) };
-        let image = self.registry.resolve(&sha_tag(commit)).map_err(Fault::from);
-        Candidate { commit: commit.to_owned(), checks, image }
+    fn candidate(&self, commit: String, checked: bool) -> Candidate {
+        let checks = if checked { self.checks(&commit) } else { Ok(Vec::new()) };
+        let image = self.registry.resolve(&sha_tag(&commit)).map_err(Fault::from);
+        Candidate { commit, checks, image }
     }
 
-    fn tag_age(&self, version: &Version, tagged: bool) -> Result<Option<Duration>> {
-        if !tagged {
+    /// What GitHub says of what still matters, as far as it answers.
+    fn ask(
+        &self,
+        github: &Github,
+        version: &Version,
+        remote: &Remote,
+        tagged: Option<&str>,
+        prepared: bool,
+    ) -> GithubFacts {
+        let (mut protected, mut proposal) = (Ok(false), Ok(None));
+        if !prepared {
+            protected = github.is_protected(&remote.branch).map_err(Fault::from);
+            proposal = self.proposal(github, version, remote).map_err(Fault::from);
+        }
+        let page = self.page(github, version).map_err(Fault::from);
+        let run = match tagged {
+            Some(commit) if !matches!(page, Ok(PageState::Published { complete: true, .. })) => {
+                github.run_of_tag(WORKFLOW, &version.to_string(), commit).map_err(Fault::from)
+            }
+            _ => Ok(None),
+        };
+        let waited = matches!(run, Ok(None)) && tagged.is_some();
+        let tag_age = if waited { self.tag_age(version).unwrap_or_default() } else { None };
+        GithubFacts { protected, proposal, page, run, tag_age, runs_page: github.runs_page() }
+    }
+
+    /// The pull request that prepares the version. One whose branch is gone, or whose merge was taken back, is
+    /// history.
+    fn proposal(&self, github: &Github, version: &Version, remote: &Remote) -> Result<Option<Proposal>> {
+        let from = proposal_branch(version);
+        let Some(pull) = github.pull(&from, &remote.branch)? else { return Ok(None) };
+        let (open, merged) = (pull.state == "open", pull.merged_at.is_some());
+        if !open && !merged && !remote.refs.contains_key(&format!("refs/heads/{from}")) {
             return Ok(None);
         }
+        if let Some(merge) = pull.merge_commit_sha.filter(|_| merged)
+            && self.git.commit(&merge)?.is_some()
+            && self.git.is_ancestor(&merge, &remote.head)?
+        {
+            return Ok(None);
+        }
+        Ok(Some(Proposal { url: pull.html_url, open, merged }))
+    }
+
+    fn page(&self, github: &Github, version: &Version) -> Result<PageState> {
+        let Some(page) = github.published(version)?.filter(|page| !page.draft) else {
+            return Ok(PageState::Absent);
+        };
+        let has =
+            |name: &String| page.assets.iter().any(|asset| asset.name == *name && asset.state == "uploaded");
+        let complete = self.pipeline.release_files(version).iter().all(has);
+        Ok(PageState::Published { url: page.html_url, complete })
+    }
+
+    /// How long ago the remote's tag was made; `None` if it does not say, or is of the future.
+    fn tag_age(&self, version: &Version) -> Result<Option<Duration>> {
         let made = self.git.remote_tag_time("origin", &version.to_string())?;
         let now = jiff::Timestamp::now().as_second();
         Ok(made.and_then(|made| u64::try_from(now - made).ok()).map(Duration::from_secs))
     }
 
-    /// What the commit that prepares a version changes; `from` is the commit that notes are drafted since.
-    pub fn prepare(&self, head: &str, version: &Version, from: Option<&str>) -> Result<Prepared> {
+    /// What the commit that prepares a version changes; notes are drafted of what came after `since`.
+    pub fn prepare(
+        &self,
+        head: &str,
+        version: &Version,
+        since: Option<&(Version, String)>,
+    ) -> Result<Prepared> {
         let text = |path: &str| {
             self.git
                 .show(head, path)?
@@ -228,9 +331,7 @@ impl Sources {
         let mut notes = text("CHANGELOG.md")?;
         let drafted = changelog::unreleased(&notes)?.is_empty();
         if drafted {
-            let draft = changelog::draft(&self.git.subjects(from, head)?);
-            let nothing = "- Nothing changed but the version.";
-            notes = changelog::fill(&notes, if draft.is_empty() { nothing } else { &draft })?;
+            notes = changelog::fill(&notes, &self.notes(&notes, head, version, since)?)?;
         }
         let files = vec![
             ("Cargo.toml", manifest::set_workspace_version(&text("Cargo.toml")?, version)?),
@@ -240,33 +341,30 @@ impl Sources {
         ];
         Ok(Prepared { files, drafted })
     }
-}
 
-/// What GitHub says, as far as it answers.
-fn ask(github: &Github, version: &Version, remote: &Remote, tagged: Option<&str>) -> GithubFacts {
-    let proposal = github.pull(&proposal_branch(version)).map(|pull| {
-        pull.map(|pull| Proposal {
-            open: pull.state == "open",
-            merged: pull.merged_at.is_some(),
-            url: pull.html_url,
-        })
-    });
-    let run = match tagged {
-        Some(commit) => github.run_of_tag(&version.to_string(), commit),
-        None => Ok(None),
-    };
-    GithubFacts {
-        protected: github.is_protected(&remote.branch).map_err(Fault::from),
-        proposal: proposal.map_err(Fault::from),
-        page: page(github, version).map_err(Fault::from),
-        run: run.map_err(Fault::from),
-        runs_page: github.runs_page(),
+    /// What is said of a version of which nobody wrote anything: what was said of its pre-releases, else the subjects of
+    /// its commits.
+    fn notes(
+        &self,
+        text: &str,
+        head: &str,
+        version: &Version,
+        since: Option<&(Version, String)>,
+    ) -> Result<String> {
+        let mut before = changelog::between(text, since.map(|(version, _)| version), version);
+        before.retain(|(before, notes)| before.is_prerelease() && !notes.is_empty());
+        if !version.is_prerelease() && !before.is_empty() {
+            return Ok(before.into_iter().map(|(_, notes)| notes).collect::<Vec<_>>().join("\n\n"));
+        }
+        let subjects = self.git.subjects(since.map(|(_, commit)| commit.as_str()), head)?;
+        let draft = changelog::draft(&subjects);
+        Ok(if draft.is_empty() { "- Nothing changed but the version.".to_owned() } else { draft })
     }
-}
 
-fn page(github: &Github, version: &Version) -> Result<PageState> {
-    if let Some(page) = github.published(version)?.filter(|page| !page.draft) {
-        return Ok(PageState::Published(page.html_url));
+    /// What was overridden when the version was prepared.
+    pub fn overridden(&self, facts: &Facts, commit: &str) -> Result<Vec<Override>> {
+        let from = facts.since.as_ref().map(|(_, commit)| commit.as_str());
+        let messages = self.git.messages_that_begin(from, commit, &format!("release: {}", facts.version))?;
+        Ok(messages.iter().flat_map(|message| gate::overrides(message)).collect())
     }
-    Ok(if github.pages(version)?.is_empty() { PageState::Absent } else { PageState::Draft })
 }

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::checks::{Check, State, WorkflowRun, overall};
 use crate::fault::Fault;
+use crate::gate::{Gate, Override};
 use crate::image::{Digest, sha_tag};
-use crate::version::Version;
+use crate::version::{Series, Version};
 
 /// How long GitHub may take to start the run of a tag that was pushed.
 const START: Duration = Duration::from_secs(120);
@@ -29,19 +30,21 @@ pub struct Facts {
     pub remote_head: String,
     /// The highest version that the remote has a tag of, of those that are cut from this branch.
     pub last: Option<Version>,
-    /// The highest version that the branch contains, and how many commits came since.
-    pub since: (Option<Version>, usize),
+    /// The highest version below this one that the branch contains, with its commit; pre-releases only for one.
+    pub since: Option<(Version, String)>,
+    /// How many commits came since.
+    pub commits: usize,
     /// The version that the branch's Cargo.toml declares.
     pub declared: Version,
+    /// That version, if it is another one, prepared and not tagged.
+    pub under_way: Option<Version>,
     /// Whether what is pushed to prepare the version can be made; `true` if its notes are drafted from commit subjects.
     pub notes: Asked<bool>,
-    /// Commits of the remote's branch that carry this version, the one that prepared it first. Those after the first
-    /// that is not red are left out.
+    /// Commits of the remote's branch that carry this version, the one that prepared it first, up to one that is ready
+    /// or that CI is at; once it is tagged, the tag's alone.
     pub candidates: Vec<Candidate>,
     pub local_tag: Option<String>,
     pub remote_tag: Option<String>,
-    /// How long ago the tag was made.
-    pub tag_age: Option<Duration>,
     /// What the registry has under the version.
     pub published: Asked<Option<Digest>>,
     /// `None` if there is no GitHub to ask.
@@ -66,6 +69,8 @@ pub struct GithubFacts {
     pub page: Asked<PageState>,
     /// The newest run of the workflow for the tag.
     pub run: Asked<Option<WorkflowRun>>,
+    /// How long ago the tag was made, if that can be told and there is no run.
+    pub tag_age: Option<Duration>,
     /// Where a person looks for runs.
     pub runs_page: String,
 }
@@ -81,67 +86,10 @@ pub struct Proposal {
 /// The release on GitHub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PageState {
+    /// Or a draft.
     Absent,
-    Draft,
-    Published(String),
-}
-
-/// What a release must meet, and an operator may pass with a reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Gate {
-    /// The branch that is checked out is the one that is released from
-    Branch,
-    /// Nothing differs from HEAD
-    Clean,
-    /// HEAD is what the remote has
-    Synced,
-    /// The version is above the last one
-    Newer,
-    /// There are commits since the last version
-    Changes,
-    /// The required checks are green
-    Checks,
-}
-
-impl fmt::Display for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Branch => "branch",
-            Self::Clean => "clean",
-            Self::Synced => "synced",
-            Self::Newer => "newer",
-            Self::Changes => "changes",
-            Self::Checks => "checks",
-        })
-    }
-}
-
-/// A gate that is passed although it is not met, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Override {
-    pub gate: Gate,
-    pub because: String,
-}
-
-/// As it stands in messages of commits and tags.
-impl fmt::Display for Override {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Override: {} because {}", self.gate, self.because)
-    }
-}
-
-impl Override {
-    /// All that a message of a commit or a tag tells.
-    pub fn read(message: &str) -> Vec<Self> {
-        let lines = message.lines().filter_map(|line| line.strip_prefix("Override: "));
-        let read = |line: &str| {
-            let (gate, because) = line.split_once(" because ")?;
-            let gate = <Gate as clap::ValueEnum>::from_str(gate, false).ok()?;
-            Some(Self { gate, because: because.to_owned() })
-        };
-        lines.filter_map(read).collect()
-    }
+    /// `complete` if it has all its files.
+    Published { url: String, complete: bool },
 }
 
 /// The release in order. Each step can be asked whether it is done, so running again goes on where it stopped.
@@ -192,6 +140,8 @@ pub struct Plan {
     /// The commit to tag, once it is known.
     pub commit: Option<String>,
     pub digest: Option<Digest>,
+    /// The newest run of the tag, and which try of it.
+    pub attempt: Option<(u64, u64)>,
     /// The gates that are not met, and are passed.
     pub passed: Vec<Override>,
 }
@@ -214,21 +164,24 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         None => problems_of_tree(facts),
     };
     problems.extend(problem_of_name(facts, chosen));
-    let mut passed = Vec::new();
+    let mut passed: Vec<Override> = Vec::new();
     problems.retain(|Problem(gate, ..)| {
         let pass = facts.overrides.iter().find(|pass| Some(pass.gate) == *gate);
-        passed.extend(pass.cloned());
+        if let Some(pass) = pass.filter(|pass| !passed.contains(pass)) {
+            passed.push(pass.clone());
+        }
         pass.is_none()
     });
     if !problems.is_empty() {
         return Err(refusal(&facts.version, problems));
     }
     let about = chosen.is_none().then(|| {
-        let (since, count) = &facts.since;
-        let since = since.as_ref().map_or("the start".to_owned(), ToString::to_string);
+        let since = facts.since.as_ref().map_or("the start".to_owned(), |(since, _)| since.to_string());
+        let commits =
+            if facts.commits == 1 { "1 commit".to_owned() } else { format!("{} commits", facts.commits) };
         let drafted = matches!(facts.notes, Ok(true));
-        let notes = if drafted { "drafted from their subjects" } else { "from CHANGELOG.md" };
-        format!("{count} commits since {since}; notes {notes}")
+        let notes = if drafted { "drafted" } else { "from CHANGELOG.md" };
+        format!("{commits} since {since}; notes {notes}")
     });
     Ok(Plan {
         version: facts.version.clone(),
@@ -237,6 +190,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         steps: steps(facts, chosen),
         commit: chosen.map(|chosen| chosen.commit.clone()),
         digest: chosen.and_then(|chosen| chosen.image.clone().ok().flatten()),
+        attempt: run_of(facts).map(|run| (run.id, run.run_attempt.unwrap_or(1))),
         passed,
     })
 }
@@ -262,27 +216,28 @@ impl Facts {
         self.overrides.iter().any(|pass| pass.gate == gate)
     }
 
-    /// The commit that is or will be tagged: the oldest that carries the version and is not red, so that what was
-    /// merged after it waits for the next release.
+    /// The commit that is or will be tagged: the oldest that is ready, so that what was merged after it waits for the
+    /// next release; else one that CI is at, else the newest.
     pub fn chosen(&self) -> Option<&Candidate> {
-        if self.remote_tag.is_some() {
-            return self
-                .candidates
-                .iter()
-                .find(|candidate| Some(&candidate.commit) == self.remote_tag.as_ref());
-        }
+        let first = |is: fn(&Candidate) -> bool| self.candidates.iter().find(|candidate| is(candidate));
+        let mut chosen = first(Candidate::is_ready);
         if self.overridden(Gate::Checks) {
-            let built = self.candidates.iter().find(|candidate| matches!(candidate.image, Ok(Some(_))));
-            return built.or(self.candidates.first());
+            chosen = chosen.or_else(|| first(|candidate| matches!(candidate.image, Ok(Some(_)))));
         }
-        let hopeful = self.candidates.iter().find(|candidate| !candidate.is_red());
-        hopeful.or(self.candidates.last())
+        chosen.or_else(|| first(Candidate::is_under_way)).or(self.candidates.last())
     }
 }
 
 impl Candidate {
-    pub fn is_red(&self) -> bool {
-        self.checks.as_ref().is_ok_and(|checks| overall(checks) == State::Red)
+    pub fn is_ready(&self) -> bool {
+        let is_green = self.checks.as_ref().is_ok_and(|checks| overall(checks) == State::Green);
+        is_green && matches!(self.image, Ok(Some(_)))
+    }
+
+    /// Whether CI is at it, or may be for all that is known.
+    pub fn is_under_way(&self) -> bool {
+        let pending = |checks: &Vec<Check>| overall(checks) == State::Pending;
+        self.checks.as_ref().map_or(true, pending) || self.image.is_err()
     }
 }
 
@@ -296,11 +251,23 @@ fn problems_of_candidate(facts: &Facts, chosen: &Candidate) -> Vec<Problem> {
             format!("git tag --delete {version}"),
         ));
     }
+    let passes = facts.overridden(Gate::Checks);
+    if facts.remote_tag.is_none()
+        && let Err(fault) = &chosen.checks
+        && passes
+    {
+        problems.push(Problem(Some(Gate::Checks), fault.to_string(), String::new()));
+    }
     if facts.remote_tag.is_none()
         && let Ok(checks) = &chosen.checks
     {
-        let red = checks.iter().filter(|check| check.state == State::Red);
-        problems.extend(red.map(|check| {
+        // What may still come is waited for, unless it is passed.
+        let bad = checks.iter().filter(|check| match check.state {
+            State::Red => true,
+            State::Green => false,
+            State::Pending | State::Missing => passes,
+        });
+        problems.extend(bad.map(|check| {
             Problem(
                 Some(Gate::Checks),
                 format!("on {} {check}", short(&chosen.commit)),
@@ -315,7 +282,10 @@ fn problems_of_candidate(facts: &Facts, chosen: &Candidate) -> Vec<Problem> {
 fn problem_of_name(facts: &Facts, chosen: Option<&Candidate>) -> Option<Problem> {
     let Ok(Some(published)) = &facts.published else { return None };
     let image = chosen.map(|chosen| &chosen.image);
-    if matches!(image, Some(Err(_))) || matches!(image, Some(Ok(Some(image))) if image == published) {
+    // Of an image that was cleaned away nothing can be said.
+    let is_gone = facts.remote_tag.is_some() && matches!(image, Some(Ok(None)));
+    let is_same = matches!(image, Some(Ok(Some(image))) if image == published);
+    if matches!(image, Some(Err(_))) || is_gone || is_same {
         return None;
     }
     Some(Problem(
@@ -329,25 +299,43 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
     let Facts { version, branch, .. } = facts;
     let mut problems = Vec::new();
     if let Some(tag) = facts.remote_tag.as_ref().or(facts.local_tag.as_ref()) {
+        let help = match facts.published {
+            Ok(None) => format!(
+                "it was never published: git push --delete origin {version}; git tag --delete {version}"
+            ),
+            _ => "a version is never moved: release the next one".to_owned(),
+        };
         problems.push(Problem(
             None,
-            format!("a tag {version} stands on {}, and no commit on {branch} prepared it", short(tag)),
-            format!(
-                "if it was never published: git push --delete origin {version}; git tag --delete {version}"
-            ),
+            format!("a tag {version} stands on {}, which was not prepared to be {version}", short(tag)),
+            help,
         ));
     }
     if let Some(last) = facts.last.as_ref().filter(|last| *last >= version) {
         let text = format!("{last} is released already");
-        problems.push(Problem(Some(Gate::Newer), text, "choose a version above it".into()));
+        let series = Series::of(version).branch();
+        let help = if series == *branch {
+            "choose a version above it".to_owned()
+        } else {
+            format!("choose a version above it; to mend an older one, push a branch {series} from it first")
+        };
+        problems.push(Problem(Some(Gate::Newer), text, help));
+    } else if let Some(other) = &facts.under_way {
+        problems.push(Problem(
+            Some(Gate::Newer),
+            format!("{branch} is prepared for {other}, which is not tagged yet"),
+            format!(
+                "finish that one first: cargo xtask release {other}; or revert the commit that prepared it"
+            ),
+        ));
     } else if facts.declared > *version {
         problems.push(Problem(
             Some(Gate::Newer),
-            format!("{branch} is prepared for {} already", facts.declared),
-            format!("finish that one: cargo xtask release {}", facts.declared),
+            format!("{branch} says {} in Cargo.toml already", facts.declared),
+            "choose a version above it".into(),
         ));
     }
-    if let (Some(last), 0) = &facts.since {
+    if let (Some((last, _)), 0) = (&facts.since, facts.commits) {
         let text = format!("{branch} has no commit since {last}");
         problems.push(Problem(Some(Gate::Changes), text, "there is nothing to release".into()));
     }
@@ -438,9 +426,11 @@ fn prepare_steps(facts: &Facts, prepared: bool) -> Vec<Planned> {
     let state = |done| if done { Progress::Done } else { Progress::ToDo };
     let proposal = github.as_ref().and_then(|github| github.proposal.as_ref().ok()?.as_ref());
     let protected = github.as_ref().is_some_and(|github| matches!(github.protected, Ok(true)));
-    if proposal.is_none() && !protected || prepared && proposal.is_none() {
+    if proposal.is_none() && !protected {
         let what = format!("push the commit `release: {version}` to {branch}");
-        return vec![planned(Step::Prepare, state(prepared), what)];
+        let unknown = github.as_ref().and_then(|g| g.protected.as_ref().err().or(g.proposal.as_ref().err()));
+        let progress = unknown.map_or(state(prepared), |fault| Progress::Unknown(fault.clone()));
+        return vec![planned(Step::Prepare, progress, what)];
     }
     let from = proposal_branch(version);
     let what =
@@ -465,18 +455,16 @@ fn ci_progress(facts: &Facts, chosen: Option<&Candidate>) -> Progress {
         return Progress::Done;
     }
     if !facts.overridden(Gate::Checks) {
-        match &chosen.checks {
-            Err(fault) => return Progress::Unknown(fault.clone()),
-            Ok(checks) => {
-                let waited: Vec<_> = checks
-                    .iter()
-                    .filter(|check| check.state != State::Green)
-                    .map(ToString::to_string)
-                    .collect();
-                if !waited.is_empty() {
-                    return Progress::Waiting(waited.join("; "));
-                }
-            }
+        let Ok(checks) = &chosen.checks else {
+            return chosen
+                .checks
+                .as_ref()
+                .map_or_else(|fault| Progress::Unknown(fault.clone()), |_| Progress::Done);
+        };
+        let waited = checks.iter().filter(|check| check.state != State::Green);
+        let waited: Vec<_> = waited.map(ToString::to_string).collect();
+        if !waited.is_empty() {
+            return Progress::Waiting(waited.join("; "));
         }
     }
     match &chosen.image {
@@ -504,7 +492,7 @@ fn publish_progress(facts: &Facts, chosen: Option<&Candidate>) -> Progress {
     };
     match &github.page {
         Err(fault) => return Progress::Unknown(fault.clone()),
-        Ok(PageState::Published(_)) if named => return Progress::Done,
+        Ok(PageState::Published { complete: true, .. }) if named => return Progress::Done,
         Ok(_) => {}
     }
     match &github.run {
@@ -513,7 +501,8 @@ fn publish_progress(facts: &Facts, chosen: Option<&Candidate>) -> Progress {
             Progress::Waiting(format!("the tag's run is {}: {}", run.said(), run.html_url))
         }
         Ok(Some(_)) => Progress::ToDo,
-        Ok(None) if facts.tag_age.is_some_and(|age| age > START) => Progress::ToDo,
+        // A tag that does not say when it was made is as good as old.
+        Ok(None) if github.tag_age.is_none_or(|age| age > START) => Progress::ToDo,
         Ok(None) => Progress::Waiting(format!("the tag's run has not begun yet: {}", github.runs_page)),
     }
 }

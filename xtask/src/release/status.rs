@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::gather::Sources;
-use super::plan::{Asked, Facts, PageState, run_of};
+use super::plan::{self, Asked, Facts, PageState, Planned, Progress, run_of};
 use crate::fault::Fault;
 use crate::image::{Digest, sha_tag};
 use crate::infra::Infra;
@@ -38,17 +38,33 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     let mut rows = rows(&sources, &facts);
     rows.extend(environments(&sources, &args.version, root));
     drop(spinner);
+    let (state, why) = verdict(&facts);
     if args.json {
         let rows: Vec<Value> = rows
             .iter()
             .map(|Row(what, state, place)| json!({ "what": what, "state": state, "where": place }))
             .collect();
-        println!("{}", json!({ "version": args.version, "rows": rows }));
+        println!("{}", json!({ "version": args.version, "state": state, "why": why, "rows": rows }));
         return Ok(());
     }
     let rows = rows.into_iter().map(|Row(what, state, place)| vec![what, state, place]).collect();
     println!("{}", terminal::table(&["WHAT", "STATE", "WHERE"], rows));
+    println!("{}: {state}{}", args.version, why.map_or_else(String::new, |why| format!(": {why}")));
     Ok(())
+}
+
+/// In a word how far it is, and what comes next.
+fn verdict(facts: &Facts) -> (&'static str, Option<String>) {
+    let plan = match plan::plan(facts) {
+        Ok(plan) => plan,
+        Err(refusal) => return ("refused", refusal.to_string().lines().next().map(str::to_owned)),
+    };
+    match plan.next() {
+        None => ("released", None),
+        Some(Planned { progress: Progress::Waiting(why), .. }) => ("waiting", Some(why.clone())),
+        Some(Planned { progress: Progress::Unknown(fault), .. }) => ("unknown", Some(first_line(fault))),
+        Some(Planned { what, .. }) => ("not released", Some(format!("next: {what}"))),
+    }
 }
 
 fn rows(sources: &Sources, facts: &Facts) -> Vec<Row> {
@@ -76,13 +92,23 @@ fn rows(sources: &Sources, facts: &Facts) -> Vec<Row> {
     rows.push(Row(format!("tag {version}"), tag, sources.pipeline.repository.clone()));
     rows.push(Row(format!("image {version}"), digest(&facts.published), sources.registry.to_string()));
     if let Some(github) = &facts.github {
+        if let Ok(Some(proposal)) = &github.proposal {
+            let state = if proposal.merged {
+                "merged"
+            } else if proposal.open {
+                "open"
+            } else {
+                "closed"
+            };
+            rows.push(row("pull request", state.to_owned(), &proposal.url));
+        }
         if let Some(run) = run_of(facts) {
             rows.push(row("run of the tag", run.said().to_owned(), &run.html_url));
         }
         let (state, place) = match &github.page {
-            Ok(PageState::Published(url)) => ("published".to_owned(), url.as_str()),
-            Ok(PageState::Draft) => ("draft".to_owned(), ""),
-            Ok(PageState::Absent) => ("absent".to_owned(), ""),
+            Ok(PageState::Published { url, complete: true }) => ("published".to_owned(), url.as_str()),
+            Ok(PageState::Published { url, .. }) => ("published, lacks files".to_owned(), url.as_str()),
+            Ok(PageState::Absent) => ("not published".to_owned(), ""),
             Err(fault) => (unknown(fault), ""),
         };
         rows.push(row("release", state, place));
@@ -99,8 +125,11 @@ fn digest(asked: &Asked<Option<Digest>>) -> String {
 }
 
 fn unknown(fault: &Fault) -> String {
-    let text = fault.to_string();
-    format!("unknown: {}", text.lines().next().unwrap_or_default())
+    format!("unknown: {}", first_line(fault))
+}
+
+fn first_line(fault: &Fault) -> String {
+    fault.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Which environments pin the version, and which run it.

@@ -23,47 +23,36 @@ fn history() -> (tempfile::TempDir, Git, Vec<String>) {
 }
 
 #[test]
-fn the_oldest_commit_that_added_a_line_is_found_on_the_line_of_first_parents() {
+fn what_changed_a_file_is_found_on_the_line_of_first_parents() {
     let (_dir, work, line) = history();
-    let added = |from: Option<usize>, starts: &[&str]| {
-        let from = from.map(|index| line[index].as_str());
-        let found = work.commit_that_added(from, &line[4], "v.toml", starts).unwrap();
-        found.map(|id| line.iter().position(|commit| *commit == id).unwrap())
+    let changes = |from: Option<&String>, paths: &[&str]| {
+        work.changes(from.map(String::as_str), &line[4], paths).unwrap()
     };
-    assert_eq!(added(None, &["version = \"1\""]), Some(1));
-    // The merge brought it; the commit that took it away is none that added it.
-    assert_eq!(added(None, &["version = \"2\""]), Some(2));
-    assert_eq!(added(Some(2), &["version = \"2\""]), Some(4));
-    assert_eq!(added(Some(0), &["version = \"2\"", "version = \"1\""]), Some(1));
-    // Where a line starts, and as it is written: no pattern.
-    assert_eq!(added(None, &["version = \"9\""]), None);
-    assert_eq!(added(None, &["version = \"1.5"]), Some(3));
-    assert_eq!(added(None, &["version = \"...\""]), None);
-    assert_eq!(added(None, &["[a+(b"]), Some(3));
-    assert_eq!(added(None, &["ersion"]), None);
-    assert_eq!(added(Some(4), &["version"]), None);
-    let other = work.commit_that_added(None, &line[4], "a.txt", &["version"]).unwrap();
-    assert_eq!(other, None);
+    let newest_first = |range: &[String]| range.iter().rev().cloned().collect::<Vec<_>>();
+    // The merge brought its change; what was committed aside is not on the line.
+    assert_eq!(changes(None, &["v.toml"]), newest_first(&line[1..]));
+    assert_eq!(changes(Some(&line[2]), &["v.toml"]), newest_first(&line[3..]));
+    assert_eq!(changes(None, &["a.txt", "v.toml"]), newest_first(&line));
+    assert_eq!(changes(Some(&line[0]), &["a.txt"]), Vec::<String>::new());
+}
+
+#[test]
+fn messages_are_found_by_how_they_begin_aside_too() {
+    let (_dir, work, line) = history();
+    let found = |from: Option<&str>, start: &str| work.messages_that_begin(from, &line[4], start).unwrap();
+    assert_eq!(found(None, "set 2"), ["set 2 again", "set 2 (aside)"]);
+    assert_eq!(found(Some(&line[2]), "set 2"), ["set 2 again"]);
+    assert_eq!(found(None, "2"), Vec::<String>::new());
+    assert_eq!(found(None, "set ."), Vec::<String>::new());
 }
 
 #[test]
 fn what_the_user_has_set_changes_no_answer() {
-    let (dir, work, line) = history();
-    for (name, value) in [
-        ("log.diffMerges", "off"),
-        ("color.ui", "always"),
-        ("diff.noprefix", "true"),
-        ("diff.external", "false"),
-        ("diff.other.textconv", "sed s/version/other/"),
-    ] {
+    let (_dir, work, line) = history();
+    for (name, value) in [("log.diffMerges", "off"), ("color.ui", "always")] {
         work.run(["config", name, value]).unwrap();
     }
-    for attribute in ["-diff", "diff=other"] {
-        let attributes = dir.path().join("work/.git/info/attributes");
-        std::fs::write(attributes, format!("v.toml {attribute}\n")).unwrap();
-        let found = work.commit_that_added(None, &line[4], "v.toml", &["version = \"2\""]).unwrap();
-        assert_eq!(found.as_ref(), Some(&line[2]), "{attribute}");
-    }
+    assert_eq!(work.changes(Some(&line[1]), &line[2], &["v.toml"]).unwrap(), [line[2].clone()]);
     assert_eq!(work.subjects(Some(&line[1]), &line[2]).unwrap(), ["set 2 (aside)"]);
 }
 
@@ -97,9 +86,7 @@ fn a_shallow_clone_answers_for_what_it_has_and_refuses_the_rest() {
     assert_eq!(shallow.count(None, "HEAD").unwrap(), 2);
     assert!(shallow.is_ancestor(&line[3], "HEAD").unwrap());
     assert_eq!(shallow.first_parent_after(&line[3], "HEAD", 9).unwrap(), line[4..]);
-    let starts: [&str; 1] = ["version"];
-    let found = shallow.commit_that_added(Some(&line[3]), "HEAD", "v.toml", &starts).unwrap();
-    assert_eq!(found.as_ref(), Some(&line[4]));
+    assert_eq!(shallow.changes(Some(&line[3]), "HEAD", &["v.toml"]).unwrap(), line[4..]);
 
     let refused = |git: &Git, with: &str| {
         let error = git.is_ancestor(&line[1], "HEAD").unwrap_err();
@@ -109,7 +96,8 @@ fn a_shallow_clone_answers_for_what_it_has_and_refuses_the_rest() {
             git.count(Some(&line[1]), "HEAD").map(drop),
             git.subjects(Some(&line[1]), "HEAD").map(drop),
             git.first_parent_after(&line[1], "HEAD", 9).map(drop),
-            git.commit_that_added(Some(&line[1]), "HEAD", "v.toml", &starts).map(drop),
+            git.changes(Some(&line[1]), "HEAD", &["v.toml"]).map(drop),
+            git.messages_that_begin(Some(&line[1]), "HEAD", "set").map(drop),
         ];
         for answer in asked {
             let error = answer.unwrap_err();

@@ -22,6 +22,8 @@ fn run(status: &str, conclusion: Option<&str>) -> WorkflowRun {
         conclusion: conclusion.map(str::to_owned),
         html_url: format!("{OWN}/runs/7"),
         head_branch: Some("v0.2.0".into()),
+        path: ".github/workflows/ci.yml".into(),
+        run_attempt: Some(1),
     }
 }
 
@@ -35,19 +37,21 @@ fn fresh() -> Facts {
         head: commit("a"),
         remote_head: commit("a"),
         last: Some(version("v0.1.0")),
-        since: (Some(version("v0.1.0")), 3),
+        since: Some((version("v0.1.0"), commit("0"))),
+        commits: 3,
         declared: version("v0.1.0"),
+        under_way: None,
         notes: Ok(false),
         candidates: vec![],
         local_tag: None,
         remote_tag: None,
-        tag_age: None,
         published: Ok(None),
         github: Some(GithubFacts {
             protected: Ok(false),
             proposal: Ok(None),
             page: Ok(PageState::Absent),
             run: Ok(None),
+            tag_age: Some(Duration::ZERO),
             runs_page: format!("{OWN}/actions"),
         }),
         overrides: vec![],
@@ -70,13 +74,7 @@ fn prepared(candidates: Vec<Candidate>) -> Facts {
 fn tagged() -> Facts {
     let facts = prepared(vec![candidate("b", State::Green)]);
     let last = Some(version("v0.2.0"));
-    Facts {
-        remote_tag: Some(commit("b")),
-        local_tag: Some(commit("b")),
-        tag_age: Some(Duration::ZERO),
-        last,
-        ..facts
-    }
+    Facts { remote_tag: Some(commit("b")), local_tag: Some(commit("b")), last, ..facts }
 }
 
 fn github(facts: &Facts, change: impl FnOnce(&mut GithubFacts)) -> Facts {
@@ -118,27 +116,30 @@ fn each_state_has_its_next_step() {
     assert_eq!(next(&prepared(vec![candidate("b", State::Green)])), Some((Step::Tag, Progress::ToDo)));
     assert_eq!(waits(&tagged()), (Step::Publish, format!("the tag's run has not begun yet: {OWN}/actions")));
     let named = Facts { published: Ok(Some(Digest::of(b"image"))), ..tagged() };
-    let draft = github(&named, |github| {
-        github.page = Ok(PageState::Draft);
-        github.run = Ok(Some(run("in_progress", None)));
-    });
-    assert_eq!(waits(&draft), (Step::Publish, format!("the tag's run is in_progress: {OWN}/runs/7")));
-    let done = github(&named, |github| github.page = Ok(PageState::Published(String::new())));
+    let running = github(&named, |github| github.run = Ok(Some(run("in_progress", None))));
+    assert_eq!(waits(&running), (Step::Publish, format!("the tag's run is in_progress: {OWN}/runs/7")));
+    let published = |complete| PageState::Published { url: String::new(), complete };
+    let done = github(&named, |github| github.page = Ok(published(true)));
     assert_eq!(next(&done), None);
+    // Somebody published it by hand, half-way.
+    let half = github(&running, |github| github.page = Ok(published(false)));
+    assert_eq!(waits(&half).0, Step::Publish);
     assert_eq!(next(&Facts { github: None, ..named }), None);
 }
 
 #[test]
 fn a_run_that_died_or_never_began_is_started_again() {
+    let now = Some(Duration::ZERO);
     for (run, age) in [
-        (Some(run("completed", Some("failure"))), Duration::ZERO),
-        (Some(run("completed", Some("cancelled"))), Duration::ZERO),
+        (Some(run("completed", Some("failure"))), now),
+        (Some(run("completed", Some("cancelled"))), now),
         // It went well, and yet the release is not there: somebody took it away.
-        (Some(run("completed", Some("success"))), Duration::ZERO),
-        (None, START * 2),
+        (Some(run("completed", Some("success"))), now),
+        (None, Some(START * 2)),
+        // A lightweight tag, or a clock that is ahead.
+        (None, None),
     ] {
-        let facts = Facts { tag_age: Some(age), ..tagged() };
-        let facts = github(&facts, |github| github.run = Ok(run.clone()));
+        let facts = github(&tagged(), |github| (github.run, github.tag_age) = (Ok(run.clone()), age));
         assert_eq!(next(&facts), Some((Step::Restart, Progress::ToDo)), "{run:?}");
     }
 }
@@ -155,29 +156,61 @@ fn a_protected_branch_gets_a_pull_request() {
     );
     assert!(waits(&proposed(proposal(false, true))).1.contains("does not carry v0.2.0 yet"));
     assert!(refused(&proposed(proposal(false, false))).contains("pull/3 was closed and not merged"));
-    // Whether it is protected cannot be known: the push will tell.
-    let unknown = github(&fresh(), |github| github.protected = Err(Fault::remote("no answer")));
-    assert_eq!(next(&unknown), Some((Step::Prepare, Progress::ToDo)));
+    // Where it cannot be known, nobody's push goes past a rule unseen.
+    let fault = Fault::remote("no answer");
+    for unknown in [
+        github(&fresh(), |github| github.protected = Err(fault.clone())),
+        github(&fresh(), |github| github.proposal = Err(fault.clone())),
+    ] {
+        assert_eq!(next(&unknown), Some((Step::Prepare, Progress::Unknown(fault.clone()))));
+    }
 }
 
 #[test]
-fn the_first_commit_that_is_not_red_is_tagged() {
+fn the_oldest_commit_that_is_ready_is_tagged() {
     let red = candidate("b", State::Red);
     let facts = prepared(vec![red.clone(), candidate("c", State::Green)]);
     assert_eq!(plan(&facts).unwrap().commit, Some(commit("c")));
     let waiting = prepared(vec![red.clone(), candidate("c", State::Pending)]);
     assert_eq!(waits(&waiting).0, Step::Ci);
+    // Two fixes in one push: CI runs on the second alone.
+    let skipped = vec![red.clone(), candidate("c", State::Missing), candidate("d", State::Green)];
+    assert_eq!(plan(&prepared(skipped)).unwrap().commit, Some(commit("d")));
+    let both = vec![candidate("b", State::Green), candidate("c", State::Green)];
+    assert_eq!(plan(&prepared(both)).unwrap().commit, Some(commit("b")));
+    let not_yet = prepared(vec![red.clone(), candidate("c", State::Missing)]);
+    assert_eq!(waits(&not_yet), (Step::Ci, format!("check test is not, {OWN}/test")));
     let text = refused(&prepared(vec![red.clone()]));
     for part in
         ["on bbbbbbbbbbbb check test is not, ", "/test", "still says v0.2.0", "--override checks --because"]
     {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
-    let mut built = red;
-    built.image = Ok(Some(Digest::of(b"image")));
-    let passed = overriding(prepared(vec![built]), Gate::Checks);
-    assert_eq!(next(&passed), Some((Step::Tag, Progress::ToDo)));
+}
+
+#[test]
+fn whatever_is_not_green_is_passed_with_a_word() {
+    for state in [State::Red, State::Pending, State::Missing] {
+        let mut built = candidate("b", state);
+        built.image = Ok(Some(Digest::of(b"image")));
+        let passed = overriding(prepared(vec![built]), Gate::Checks);
+        assert_eq!(next(&passed), Some((Step::Tag, Progress::ToDo)), "{state:?}");
+        assert_eq!(plan(&passed).unwrap().passed, passed.overrides, "{state:?}");
+    }
+    let mut unknown = candidate("b", State::Green);
+    unknown.checks = Err(Fault::remote("no answer"));
+    let passed = overriding(prepared(vec![unknown]), Gate::Checks);
     assert_eq!(plan(&passed).unwrap().passed, passed.overrides);
+    let green = overriding(prepared(vec![candidate("b", State::Green)]), Gate::Checks);
+    assert_eq!(plan(&green).unwrap().passed, []);
+    // Two checks, one word; and a green commit goes before one that must be passed.
+    let mut red = candidate("b", State::Red);
+    red.checks = Ok(vec![check("test", State::Red, "failure"), check("lint", State::Red, "failure")]);
+    red.image = Ok(Some(Digest::of(b"image")));
+    let passed = overriding(prepared(vec![red.clone()]), Gate::Checks);
+    assert_eq!(plan(&passed).unwrap().passed, passed.overrides);
+    let mended = overriding(prepared(vec![red, candidate("c", State::Green)]), Gate::Checks);
+    assert_eq!(plan(&mended).unwrap().commit, Some(commit("c")));
 }
 
 #[test]
@@ -217,7 +250,7 @@ fn every_problem_is_named_at_once_with_its_remedy() {
         head: commit("c"),
         last: Some(version("v0.2.0")),
         notes: Err(Fault::refused("CHANGELOG.md:1: there is no section").help("add one")),
-        since: (Some(version("v0.2.0")), 0),
+        commits: 0,
         ..fresh()
     };
     let text = refused(&facts);
@@ -225,7 +258,7 @@ fn every_problem_is_named_at_once_with_its_remedy() {
         "dojo/src/main.rs",
         "HEAD is cccccccccccc",
         "v0.2.0 is released already",
-        "no commit since v0.2.0",
+        "no commit since v0.1.0",
         "CHANGELOG.md:1: there is no section",
         "stash",
         "git pull",
@@ -239,7 +272,11 @@ fn every_problem_is_named_at_once_with_its_remedy() {
     assert!(text.contains("you are on topic; v0.2.0 is cut from release/0.2"), "{text}");
     assert!(text.contains("git switch release/0.2"), "{text}");
     let ahead = Facts { declared: version("v0.3.0"), ..fresh() };
-    assert!(refused(&ahead).contains("master is prepared for v0.3.0 already"));
+    assert!(refused(&ahead).contains("master says v0.3.0 in Cargo.toml already"));
+    let other = Facts { under_way: Some(version("v0.1.5")), ..fresh() };
+    assert!(refused(&other).contains("master is prepared for v0.1.5, which is not tagged yet"));
+    let old = Facts { last: Some(version("v0.3.0")), ..fresh() };
+    assert!(refused(&old).contains("push a branch release/0.2 from it first"));
 }
 
 #[test]
@@ -250,7 +287,7 @@ fn every_gate_can_be_passed_and_nothing_else() {
         (Gate::Clean, |facts| facts.dirty = vec!["a.rs".into()]),
         (Gate::Synced, |facts| facts.head = commit("c")),
         (Gate::Newer, |facts| facts.declared = version("v0.3.0")),
-        (Gate::Changes, |facts| facts.since.1 = 0),
+        (Gate::Changes, |facts| facts.commits = 0),
     ];
     for (gate, spoil) in wrong {
         let mut facts = fresh();
@@ -266,26 +303,22 @@ fn every_gate_can_be_passed_and_nothing_else() {
 }
 
 #[test]
-fn an_override_is_read_back_from_a_message() {
-    let all = [
-        Override { gate: Gate::Checks, because: "the runner is broken because of rain".into() },
-        Override { gate: Gate::Clean, because: "x".into() },
-    ];
-    let message = format!("Release v0.2.0\n\n# Notes\n\n{}\n{}\n", all[0], all[1]);
-    assert_eq!(Override::read(&message), all);
-    assert_eq!(Override::read("Override: everything because x"), []);
-}
-
-#[test]
 fn a_version_is_never_moved() {
     let own = Facts { local_tag: Some(commit("d")), ..prepared(vec![candidate("b", State::Green)]) };
     assert!(refused(&own).contains("your own tag v0.2.0 names dddddddddddd, not bbbbbbbbbbbb"));
     let foreign = Facts { remote_tag: Some(commit("d")), ..fresh() };
-    assert!(refused(&foreign).contains("stands on dddddddddddd, and no commit on master prepared it"));
+    assert!(refused(&foreign).contains("stands on dddddddddddd, which was not prepared to be v0.2.0"));
+    assert!(refused(&foreign).contains("git push --delete origin v0.2.0"));
+    let shipped = Facts { published: Ok(Some(Digest::of(b"image"))), ..foreign };
+    assert!(!refused(&shipped).contains("--delete"));
     let named = |facts: Facts| Facts { published: Ok(Some(Digest::of(b"other"))), ..facts };
     for facts in [tagged(), prepared(vec![candidate("b", State::Green)]), fresh()] {
         assert!(refused(&named(facts)).contains("another image under v0.2.0"));
     }
+    // The image of the commit was cleaned away: nobody can say that it was another one.
+    let mut gone = tagged();
+    gone.candidates[0].image = Ok(None);
+    assert!(plan(&named(gone)).is_ok());
 }
 
 #[test]
