@@ -81,8 +81,9 @@ pub struct Repository {
 
 /// Whether this machine can play GitHub.
 pub fn possible() -> bool {
-    let package = "by npm: `.ci/package.json` says which";
-    tools::need("emulate", package) && tools::need("prism", package) && tools::need("git", "git")
+    tools::need("emulate", "emulate from npm")
+        && tools::need("prism", "@stoplight/prism-cli and @octokit/openapi from npm")
+        && tools::need("git", "git")
 }
 
 impl GitHub {
