@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 
 use crate::fault::Fault;
 use crate::image::oci::{Config, DOCUMENT_LIMIT};
-use crate::image::{Digest, Image, Layer};
+use crate::image::{Compression, Digest, Image, Layer};
 use checked::Checked;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -185,19 +185,23 @@ impl Archive {
         let mut magic = Vec::new();
         member.reader().take(4).read_to_end(&mut magic)?;
         let (size, path, expected) = (member.len, self.path.clone(), diff_id.clone());
-        let (gzip, zstd) = (magic.starts_with(&GZIP), magic == ZSTD);
+        let compression = match magic.as_slice() {
+            magic if magic.starts_with(&GZIP) => Some(Compression::Gzip),
+            magic if magic == ZSTD => Some(Compression::Zstd),
+            _ => None,
+        };
         let open = move || -> anyhow::Result<Box<dyn Read + Send>> {
             let reader = BufReader::with_capacity(BUFFER, member.reader());
-            let plain: Box<dyn Read + Send> = if gzip {
-                Box::new(MultiGzDecoder::new(reader))
-            } else if zstd {
-                Box::new(zstd::stream::read::Decoder::with_buffer(reader)?)
-            } else {
-                Box::new(member.reader())
+            let plain: Box<dyn Read + Send> = match compression {
+                Some(Compression::Gzip) => Box::new(MultiGzDecoder::new(reader)),
+                Some(Compression::Zstd) => Box::new(zstd::stream::read::Decoder::with_buffer(reader)?),
+                None => Box::new(member.reader()),
             };
             Ok(Box::new(Checked::new(plain, "layer", &expected, None, &path)))
         };
-        Ok(Layer::new(diff_id, size, Box::new(open)))
+        let mut layer = Layer::new(diff_id, size, Box::new(open));
+        layer.compression = compression;
+        Ok(layer)
     }
 }
 

@@ -165,12 +165,14 @@ pub struct Layer {
     pub diff_id: Digest,
     /// The bytes that it takes where it lies, compressed or not.
     pub size: u64,
+    /// How it is compressed where it lies; `None` for a plain tar.
+    pub compression: Option<Compression>,
     open: Opener,
 }
 
 impl Layer {
     pub fn new(diff_id: Digest, size: u64, open: Opener) -> Self {
-        Self { diff_id, size, open }
+        Self { diff_id, size, compression: None, open }
     }
 
     /// The uncompressed tar. Reading to its end fails if the bytes are not those of `diff_id`.
@@ -186,7 +188,9 @@ impl fmt::Debug for Layer {
 }
 
 /// How a registry stores layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, serde::Serialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Pulled by everything
@@ -197,6 +201,11 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// That of a layer of this type; `None` for a plain tar, and for what is not known.
+    pub fn of(media_type: &str) -> Option<Self> {
+        [Self::Gzip, Self::Zstd].into_iter().find(|compression| compression.is_of(media_type))
+    }
+
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Gzip => oci::LAYER_GZIP,
@@ -211,6 +220,15 @@ impl Compression {
             Self::Zstd => ["tar+zstd", "tar.zstd"],
         };
         endings.iter().any(|ending| media_type.ends_with(ending))
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
     }
 }
 

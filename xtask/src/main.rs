@@ -82,6 +82,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    terminal::show_notices();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

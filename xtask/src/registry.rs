@@ -11,12 +11,14 @@ mod push;
 mod read;
 mod referrers;
 mod remote;
+mod retag;
 mod retry;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek as _, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -24,13 +26,14 @@ use tempfile::NamedTempFile;
 
 use crate::fault::Fault;
 use crate::image::oci::{Descriptor, Stored};
-use crate::image::{Blob, Digest, Image, is_fixed, may_carry, may_name};
+use crate::image::{Blob, Digest, Image, is_fixed};
 pub use auth::Login;
 use layout::Layout;
 pub use push::{CacheFrom, Progress, Push, Pushed};
 pub use read::{Found, size};
 pub use referrers::{Artifact, Referrer};
 use remote::Remote;
+pub use retag::Retagged;
 pub use unpack::Runtime;
 
 /// One repository of images.
@@ -38,6 +41,27 @@ pub use unpack::Runtime;
 pub enum Registry {
     Layout(Layout),
     Remote(Box<Remote>),
+}
+
+/// What a layer is compressed into.
+enum Scratch {
+    /// Beside its place in a layout, which [`Layout`] tidies.
+    Named(NamedTempFile),
+    /// Gone with the process, however that ends.
+    Unnamed(File),
+}
+
+impl Write for Scratch {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Named(file) => file.write(bytes),
+            Self::Unnamed(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// How a remote is spoken to.
@@ -98,31 +122,13 @@ impl Registry {
 
     /// Lets `tag` name an image or an index that is there already. A version or `sha-…` tag that names another is refused.
     pub fn tag(&self, digest: &Digest, tag: &str) -> anyhow::Result<()> {
-        self.tag_all(&self.stored(digest)?, &[tag.to_owned()]).map(drop)
+        self.retag(digest.as_str(), &[tag.to_owned()]).map(drop)
     }
 
-    /// Lets all of `tags` name an image or an index that is there already, and gives those that named it before. All
-    /// are checked first, so that a refusal leaves none of them changed.
-    pub fn tag_all(&self, stored: &Stored, tags: &[String]) -> anyhow::Result<Vec<String>> {
-        let digest = &stored.digest;
-        tags.iter().try_for_each(|tag| check_tag(tag))?;
-        let revision = if tags.iter().any(|tag| is_fixed(tag)) { self.revision(digest)? } else { None };
-        let mut already = Vec::new();
-        for tag in tags {
-            may_carry(revision.as_deref(), tag)?;
-            let held = self.resolve(tag)?;
-            may_name(tag, held.as_ref(), digest)?;
-            if held.as_ref() == Some(digest) {
-                already.push(tag.clone());
-            }
-        }
-        for tag in fixed_first(tags).filter(|tag| !already.contains(tag)) {
-            if !self.put(tag, stored)? {
-                let fault = Fault::refused(format!("{self} misses a part of {digest}"));
-                return Err(fault.help("push the image again").into());
-            }
-        }
-        Ok(already)
+    /// Lets all of `tags` name the image or index that is there under the tag or digest `from`. All are checked first, so
+    /// that a refusal leaves none of them changed.
+    pub fn retag(&self, from: &str, tags: &[String]) -> anyhow::Result<Retagged> {
+        retag::retag(self, from, tags)
     }
 
     /// Lays the image's files out in the folder `into`, which appears complete or not at all, and tells how to run them.
@@ -147,7 +153,7 @@ impl Registry {
     }
 
     /// A blob's content, already verified.
-    fn blob(&self, descriptor: &Descriptor) -> anyhow::Result<std::fs::File> {
+    fn blob(&self, descriptor: &Descriptor) -> anyhow::Result<File> {
         match self {
             Self::Layout(layout) => layout.blob(descriptor),
             Self::Remote(remote) => remote.blob(descriptor),
@@ -183,26 +189,28 @@ impl Registry {
     }
 
     /// A file for a blob whose digest is not known yet, there where [`Self::put_blob`] has the least work with it.
-    fn scratch(&self) -> anyhow::Result<NamedTempFile> {
+    fn scratch(&self) -> anyhow::Result<Scratch> {
         match self {
-            Self::Layout(layout) => layout.scratch(),
-            Self::Remote(_) => NamedTempFile::new().context("a temporary file for a layer"),
+            Self::Layout(layout) => layout.scratch().map(Scratch::Named),
+            Self::Remote(_) => {
+                tempfile::tempfile().map(Scratch::Unnamed).context("a temporary file for a layer")
+            }
         }
     }
 
     /// Sends what was written to the file.
-    fn put_blob(
-        &self,
-        descriptor: &Descriptor,
-        file: NamedTempFile,
-        sent: &dyn Fn(u64),
-    ) -> anyhow::Result<()> {
-        match self {
-            Self::Layout(layout) => layout.put_blob(&descriptor.digest, file),
-            Self::Remote(remote) => {
-                let open = || -> anyhow::Result<Box<dyn Read>> { Ok(Box::new(file.reopen()?)) };
+    fn put_blob(&self, descriptor: &Descriptor, file: Scratch, sent: &dyn Fn(u64)) -> anyhow::Result<()> {
+        match (self, file) {
+            (Self::Layout(layout), Scratch::Named(file)) => layout.put_blob(&descriptor.digest, file),
+            (Self::Remote(remote), Scratch::Unnamed(file)) => {
+                let open = || -> anyhow::Result<Box<dyn Read>> {
+                    let mut file = file.try_clone()?;
+                    file.rewind()?;
+                    Ok(Box::new(file))
+                };
                 remote.put_blob(descriptor, &open, sent)
             }
+            _ => anyhow::bail!("a temporary file of another registry"),
         }
     }
 
@@ -233,6 +241,14 @@ impl Registry {
                 Ok(complete)
             }
             Self::Remote(remote) => remote.put(tag, stored),
+        }
+    }
+
+    /// The same for a tag that was just seen to be free, or to be one that may move.
+    fn put_free(&self, tag: &str, stored: &Stored) -> anyhow::Result<bool> {
+        match self {
+            Self::Layout(_) => self.put(tag, stored),
+            Self::Remote(remote) => remote.put_free(tag, stored),
         }
     }
 

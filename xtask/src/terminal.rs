@@ -4,7 +4,7 @@
 macro_rules! println {
     ($($arg:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($arg)*);
+        let _ = writeln!(std::io::stdout(), "{}", $crate::terminal::plain(&format!($($arg)*)));
     }};
 }
 
@@ -12,17 +12,63 @@ macro_rules! println {
 macro_rules! eprintln {
     ($($arg:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($arg)*);
+        let _ = writeln!(std::io::stderr(), "{}", $crate::terminal::plain(&format!($($arg)*)));
     }};
 }
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::fault::Fault;
+
+/// Without what a terminal would obey: labels, tags and the names of files come from anybody.
+pub fn plain(text: &str) -> String {
+    let shown =
+        |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).collect()
+}
+
+/// The same for a part of a line.
+pub fn one_line(text: &str) -> String {
+    plain(&text.replace(['\n', '\t'], " "))
+}
+
+/// Prints an object. Unlike a person, a program may take the half of it for the whole: what cannot be written is an error.
+pub fn json(object: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(object)? + "\n";
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
+        _ => Ok(()),
+    }
+}
+
+/// Shows what an edge logs, since edges do not print: `warning: …` and `note: …` on stderr. What libraries log is theirs.
+struct Notices;
+
+impl log::Log for Notices {
+    fn enabled(&self, about: &log::Metadata<'_>) -> bool {
+        about.target().starts_with(env!("CARGO_CRATE_NAME")) && about.level() <= log::Level::Info
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let kind = if record.level() == log::Level::Info { "note" } else { "warning" };
+            eprintln!("{kind}: {}", record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+pub fn show_notices() {
+    if log::set_logger(&Notices).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -67,7 +113,12 @@ impl Spinner {
 
     /// A tool's line: the latest one on a terminal, all of them elsewhere.
     pub fn say(&self, line: &str) {
-        if self.0.is_hidden() { eprintln!("{line}") } else { self.set(line) }
+        if self.0.is_hidden() {
+            // As the tool coloured it.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        } else {
+            self.set(line);
+        }
     }
 }
 
@@ -81,7 +132,7 @@ impl Drop for Spinner {
 pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(header);
-    table.add_rows(rows);
+    table.add_rows(rows.into_iter().map(|row| row.iter().map(|cell| one_line(cell)).collect::<Vec<_>>()));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }

@@ -76,12 +76,17 @@ fn what_is_not_there_is_refused_with_what_is() {
         (vec!["retag", "0.10.0", "edge"], "it has v0.10.0"),
         (vec!["diff", "edge", "nothing"], "it has v0.10.0"),
         (vec!["load", "nothing"], "it has v0.10.0"),
+        (vec!["inspect", &digest[7..19]], "write sha256: and all 64 lowercase hex digits"),
     ] {
         let said = project.fails(3, &[vec!["image"], args.clone()].concat());
         assert!(
             said.contains("oci:") && said.contains("has no image") && said.contains(shown),
             "{args:?}: {said}"
         );
+    }
+    for verb in ["inspect", "load"] {
+        let said = project.fails(2, &["image", verb, &digest[..19]]);
+        assert!(said.contains("not a whole digest") && said.contains("all 64"), "{said}");
     }
     let elsewhere = project.fails(3, &["image", "inspect", "edge", "--repository", "oci:target/empty"]);
     assert!(elsewhere.contains("it has no tags"), "{elsewhere}");
@@ -135,6 +140,8 @@ fn what_each_layer_holds_is_told() {
             ["image", "inspect", "--json"].into_iter().chain(reference.iter().map(String::as_str)).collect();
         let shown = project.json(&args);
         let layers = shown["layers"].as_array().unwrap();
+        let stored = if reference.is_empty() { Value::Null } else { json!("gzip") };
+        assert!(layers.iter().all(|layer| layer["compression"] == stored), "{shown}");
         let sizes: Vec<_> = layers.iter().map(|layer| layer["size"].as_u64().unwrap()).collect();
         assert!(sizes.is_sorted_by(|a, b| a >= b), "{sizes:?}");
         assert_eq!(shown["size"], sizes.iter().sum::<u64>());
@@ -149,7 +156,9 @@ fn what_each_layer_holds_is_told() {
         shown.contains("entrypoint     /bin/dojo\n") && shown.contains("env            PATH=/bin\n"),
         "{shown}"
     );
-    assert!(shown.lines().any(|line| line.contains(" %  dojo-0.1.0")), "{shown}");
+    assert!(shown.lines().any(|line| line.contains(" %  -       dojo-0.1.0")), "{shown}");
+    let shown = project.ok(&["image", "inspect", &project.sha_tag()]);
+    assert!(shown.lines().any(|line| line.contains(" %  gzip    dojo-0.1.0")), "{shown}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What `image push` neither reads nor sends, because an earlier image has it; and what it sends after all.
+//! What `image push` neither reads nor sends, because an earlier image has it; what it sends after all; and what
+//! `image retag` asks, which is as little as is safe.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy knows only functions with #[test] as tests")]
 
@@ -18,7 +19,7 @@ mod tools;
 
 use std::fs;
 
-use docker_registry::Registry;
+use docker_registry::{PASSWORD, Registry, USER};
 use project::Project;
 use proxy::{Harm, Proxy};
 use pushed::Made;
@@ -71,6 +72,45 @@ fn an_unchanged_layer_is_neither_read_nor_sent() {
 }
 
 #[test]
+fn a_retag_asks_once_for_what_it_needs() {
+    if !tools() {
+        return;
+    }
+    let (registry, project) = (Registry::open(), Project::new());
+    let made = Made::small(&project, 0);
+    let pushed = push(&project, &made, &registry.repository(NAME), &["--tag", "edge"]);
+    let proxy = Proxy::start(&registry.host, |_, _| Harm::None);
+    let retag = |tag: &str| {
+        let seen = proxy.seen().len();
+        let repository = format!("{}/{NAME}", proxy.host);
+        project.ok(&["image", "retag", "--repository", &repository, "edge", tag]);
+        assert_eq!(registry.tag(NAME, tag).as_deref(), pushed["digest"].as_str());
+        let asked: Vec<_> = proxy.seen().drain(seen..).map(|seen| seen.line).collect();
+        let count = |what: &str| asked.iter().filter(|line| line.contains(what)).count();
+        let named = format!("/manifests/{tag}");
+        [count("GET"), count("/manifests/edge"), count("/blobs/"), count(&named), count("PUT")]
+    };
+    assert_eq!(retag("latest"), [2, 1, 0, 2, 1]);
+    // That of a version must agree with its commit, and is looked at once more: somebody else may have set it, too.
+    assert_eq!(retag("v0.1.0"), [4, 1, 1, 3, 1]);
+}
+
+#[test]
+fn what_is_asked_side_by_side_logs_in_once() {
+    if !tools() || !tools::need("openssl", "openssl") {
+        return;
+    }
+    let (registry, project) = (Registry::with_tokens(), Project::new());
+    let (made, repository) = (Made::small(&project, 0), registry.repository(NAME));
+    project.log_in(&registry.host, USER, PASSWORD);
+    push(&project, &made, &repository, &["--tag", "edge"]);
+    let before = registry.token_requests().len();
+    project.ok(&["image", "retag", "--repository", &repository, "edge", "v0.1.0"]);
+    let tokens = registry.token_requests().split_off(before);
+    assert_eq!(tokens.len(), 2, "one to read and one to write: {tokens:?}");
+}
+
+#[test]
 fn layers_of_another_repository_are_mounted() {
     if !tools() {
         return;
@@ -86,6 +126,17 @@ fn layers_of_another_repository_are_mounted() {
     let posts: Vec<_> = proxy.seen().into_iter().filter(|seen| seen.line.starts_with("POST")).collect();
     assert_eq!(posts.iter().filter(|seen| seen.line.contains("mount=sha256")).count(), 4, "{posts:#?}");
     assert!(pushed["bytes_sent"].as_u64().unwrap() < 2_000, "{pushed}");
+}
+
+#[test]
+fn a_cache_that_cannot_be_reached_is_done_without() {
+    let project = Project::built();
+    let args = ["image", "push", "--tag", "edge", "--cache-from", "127.0.0.1:1/team/base:edge"];
+    let output = project.xtask(&args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("warning: 127.0.0.1:1/team/base:edge cannot be read"), "{said}");
+    project.ok(&["image", "inspect", "edge"]);
 }
 
 #[test]

@@ -80,9 +80,9 @@ fn push(project: &Project, repository: &str, made: &Made, tags: &[&str]) -> Outp
     project.xtask(&args).output().unwrap()
 }
 
-/// What a push that failed may say: one line, and what to do next.
+/// What a push that failed may say: one line, and what to do next; before that, what it waited for.
 fn is_clear(said: &str) -> bool {
-    let lines: Vec<_> = said.lines().collect();
+    let lines: Vec<_> = said.lines().skip_while(|line| line.starts_with("note: trying again in ")).collect();
     let rest_is_help = lines.iter().skip(1).all(|line| line.starts_with("help: "));
     lines.first().is_some_and(|line| line.starts_with("error: ")) && lines.len() <= 2 && rest_is_help
 }
@@ -241,20 +241,25 @@ fn a_rate_limit_is_waited_for_and_a_refusal_is_not_tried_again() {
     let (registry, project) = (Registry::open(), Project::new());
     let made = Made::small(&project, 0);
     let limits = [
-        Answer::new(429).header("Retry-After", "2"),
+        Answer::new(429).header("Retry-After", "7"),
         error(429, "TOOMANYREQUESTS", "retry-after: 1.9s, allowed: 44000/minute"),
         Answer::new(503).header("Retry-After", "2"),
     ];
     for limit in limits {
-        let said = limit.clone();
+        let answer = limit.clone();
         let first = Mutex::new(true);
         let proxy = Proxy::start(&registry.host, move |_, line| {
             let is_manifest = line.starts_with("PUT") && line.contains("/manifests/");
             let strike = is_manifest && std::mem::take(&mut *first.lock().unwrap());
-            if strike { Harm::Instead(said.clone()) } else { Harm::None }
+            if strike { Harm::Instead(answer.clone()) } else { Harm::None }
         });
         let repository = format!("{}/{NAME}", proxy.host);
-        digest_of(&push(&project, &repository, &made, &["edge"]));
+        let output = push(&project, &repository, &made, &["edge"]);
+        digest_of(&output);
+        // Who waits long is told why.
+        let said = String::from_utf8_lossy(&output.stderr);
+        let long = format!("{limit:?}").contains("Retry-After: 7");
+        assert_eq!(said.contains("note: trying again in 7 s: PUT http://"), long, "{said}");
         let puts: Vec<_> = proxy
             .seen()
             .into_iter()

@@ -49,10 +49,10 @@ fn push(project: &Project, archive: &Path, repository: &str, tag: &str) -> Comma
     ])
 }
 
-/// It must end with `code` and one line, and perhaps one that helps.
+/// It must end with `code` and one line, and perhaps one that helps; before that, what it waited for.
 fn refused(code: i32, output: &Output) -> String {
     let said = failed(code, &["image"], output);
-    let lines: Vec<_> = said.lines().collect();
+    let lines: Vec<_> = said.lines().skip_while(|line| line.starts_with("note: trying again in ")).collect();
     assert!(lines[0].starts_with("error: ") && lines.len() <= 2, "{said}");
     assert!(lines.iter().skip(1).all(|line| line.starts_with("help: ")), "{said}");
     said

@@ -9,7 +9,9 @@ mod server;
 
 use std::io::Write as _;
 use std::process::Stdio;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 
 use project::Project;
 use serde_json::json;
@@ -71,6 +73,32 @@ fn a_version_that_somebody_else_set_between_two_tries_stays_theirs() {
         registry.requests().iter().filter(|r| r.method == "PUT" && r.path == path).count()
     };
     assert_eq!([puts("v0.1.0"), puts("edge")], [1, 0], "a version was moved, or edge before it");
+}
+
+#[test]
+fn a_push_that_is_killed_leaves_no_files() {
+    let project = Project::built();
+    let temporary = project.path("target/temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    let (arrived, arrivals) = channel();
+    let (killed, gone) = channel();
+    let gone = Mutex::new(gone);
+    let registry = Server::start(move |request| {
+        // Layers are compressed by now.
+        if request.method == "PUT" {
+            let _ = arrived.send(());
+            let _ = gone.lock().unwrap().recv();
+        }
+        takes_everything(request)
+    });
+    let args = ["image", "push", "--repository", &registry.repository("dojo"), "--tag", "edge"];
+    let mut push = project.xtask(&args).env("TMPDIR", &temporary).spawn().unwrap();
+    arrivals.recv().unwrap();
+    push.kill().unwrap();
+    push.wait().unwrap();
+    drop::<Sender<()>>(killed);
+    let left: Vec<_> = std::fs::read_dir(&temporary).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

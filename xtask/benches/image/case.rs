@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde::Serialize;
 use tempfile::TempDir;
@@ -54,17 +55,20 @@ pub struct Case {
     compression: [&'static str; 2],
     /// skopeo keeps its cache of digests from the push before; else both start with an empty home.
     warm: bool,
+    /// How far away the registry is: a round trip, in milliseconds.
+    away: u64,
     pub target: Option<Target>,
 }
 
 const GZIP: [&str; 2] = ["gzip", "gzip"];
 
-pub const CASES: [Case; 7] = [
+pub const CASES: [Case; 8] = [
     Case {
         name: "first push, gzip",
         job: Job::First,
         compression: GZIP,
         warm: false,
+        away: 0,
         target: Some(Target::Cpu(0.55)),
     },
     Case {
@@ -72,14 +76,23 @@ pub const CASES: [Case; 7] = [
         job: Job::First,
         compression: ["gzip", "zstd"],
         warm: false,
+        away: 0,
         target: Some(Target::Cpu(0.3)),
     },
-    Case { name: "first push, zstd", job: Job::First, compression: ["zstd"; 2], warm: false, target: None },
+    Case {
+        name: "first push, zstd",
+        job: Job::First,
+        compression: ["zstd"; 2],
+        warm: false,
+        away: 0,
+        target: None,
+    },
     Case {
         name: "unchanged, fresh runner",
         job: Job::Unchanged,
         compression: GZIP,
         warm: false,
+        away: 0,
         target: Some(Target::Cpu(0.02)),
     },
     Case {
@@ -87,6 +100,7 @@ pub const CASES: [Case; 7] = [
         job: Job::Changed,
         compression: GZIP,
         warm: false,
+        away: 0,
         target: Some(Target::Cpu(0.3)),
     },
     Case {
@@ -94,9 +108,25 @@ pub const CASES: [Case; 7] = [
         job: Job::Changed,
         compression: GZIP,
         warm: true,
+        away: 0,
         target: None,
     },
-    Case { name: "retag", job: Job::Retag, compression: GZIP, warm: false, target: Some(Target::Wall(0.1)) },
+    Case {
+        name: "retag",
+        job: Job::Retag,
+        compression: GZIP,
+        warm: false,
+        away: 0,
+        target: Some(Target::Wall(0.1)),
+    },
+    Case {
+        name: "retag, 20 ms away",
+        job: Job::Retag,
+        compression: GZIP,
+        warm: false,
+        away: 20,
+        target: None,
+    },
 ];
 
 /// One tool's medians, and the bytes that one further run sent.
@@ -159,11 +189,15 @@ impl Case {
     /// One run against a fresh registry, and the bytes that it sent if they were counted.
     fn once(&self, tool: Tool, images: &Images, counted: bool) -> Result<(Sample, u64), String> {
         let (registry, mut home) = (Registry::open(), tempfile::tempdir().unwrap());
-        let wire = counted.then(|| Wire::to(&registry.host));
+        // Nothing stands between in a timed run, unless the distance is what is measured.
+        let wire =
+            (counted || self.away > 0).then(|| Wire::to(&registry.host, Duration::from_millis(self.away)));
         let host = wire.as_ref().map_or(&registry.host, |wire| &wire.host);
         let repository = format!("{host}/team/dojo");
         if self.job != Job::First {
-            run(self.push(tool, &images.first, &repository, &home))?;
+            let from_near = format!("{}/team/dojo", registry.host);
+            let repository = if self.away > 0 { &from_near } else { &repository };
+            run(self.push(tool, &images.first, repository, &home))?;
         }
         if !self.warm {
             home = tempfile::tempdir().unwrap();

@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::project;
+
 pub const COMMITS: usize = 20_000;
 pub const TAGS: usize = 50;
 /// So many commits go into a release, the last of which is half a round back.
@@ -19,19 +21,7 @@ const MERGES: usize = 25;
 const NOTES: usize = 20;
 const MEMBERS: [&str; 2] = ["dojo", "xtask"];
 
-/// All that this tool is told.
-const PIPELINE: &str = "
-image: ghcr.io/blogle/dojo
-registry: oci:../registry
-github: none
-repository: github.com/blogle/dojo
-branch: master
-infra: {url: 'git@example.com:infra.git', branch: main}
-environments:
-  - {name: staging, kustomization: staging.yaml, accepts: [edge], url: 'https://staging.example.com'}
-";
-
-/// And release-plz: versions are those of the tags, nobody's registry is asked, and no crate is compiled.
+/// What release-plz is told: versions are those of the tags, nobody's registry is asked, and no crate is compiled.
 const RELEASE_PLZ: &str = "[workspace]
 git_only = true
 git_tag_name = 'v{{ version }}'
@@ -141,7 +131,7 @@ fn stream() -> String {
 
 /// The files that no release changes.
 fn fixed(stream: &mut String) {
-    file(stream, "deploy/pipeline.yaml", PIPELINE);
+    file(stream, "deploy/pipeline.yaml", project::PIPELINE);
     file(stream, "release-plz.toml", RELEASE_PLZ);
     file(stream, ".gitignore", "/target\n");
     for member in MEMBERS {

@@ -15,6 +15,8 @@
 mod history;
 #[path = "../tools/measure.rs"]
 mod measure;
+#[path = "../../tests/tools/project.rs"]
+mod project;
 #[path = "../tools/table.rs"]
 mod tables;
 

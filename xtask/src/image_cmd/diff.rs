@@ -11,7 +11,7 @@ use super::target::Where;
 use crate::image::oci::{Config, Descriptor};
 use crate::image::platform::Platform;
 use crate::registry::{Found, Registry};
-use crate::terminal::table;
+use crate::terminal::{self, table};
 
 /// Show what changed from image A to image B: labels, how it runs, its layers, and the bytes to pull.
 ///
@@ -70,7 +70,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
                 "image": found.manifest.config.digest })
         };
         let layers: Vec<_> = layers.iter().map(with_fate).collect::<Result<_, _>>()?;
-        return show::json(&json!({ "repository": registry.to_string(), "from": side(&args.from, &from),
+        return terminal::json(&json!({ "repository": registry.to_string(), "from": side(&args.from, &from),
             "to": side(&args.to, &to), "identical": from.root.digest == to.root.digest,
             "changes": changes, "layers": layers, "bytes_to_pull": pull, "bytes_in_all": pull_all(&to) }));
     }

@@ -12,9 +12,10 @@ use crate::image::oci::{Config, Descriptor};
 use crate::image::platform::Platform;
 use crate::image::{Image, Told, contents};
 use crate::registry::{Found, Referrer, Registry, size};
-use crate::terminal::table;
+use crate::terminal::{self, table};
 
-/// Show what an image is: its digest, where it came from, how it runs, and its layers by size with what each holds.
+/// Show what an image is: its digest, where it came from, how it runs, and its layers by size with how each is compressed
+/// and what it holds.
 ///
 /// Of an image for several platforms the one for this machine is shown, or for --platform; the digest is the index's.
 ///
@@ -59,7 +60,8 @@ fn file(path: &Path, image: &Image, json: bool) -> anyhow::Result<()> {
         if holds.is_empty() {
             holds = contents::top(layer.open()?)?;
         }
-        layers.push(Held { digest: layer.diff_id.clone(), size: layer.size, holds });
+        let (digest, compression) = (layer.diff_id.clone(), layer.compression);
+        layers.push(Held { digest, size: layer.size, compression, holds });
     }
     let head = [
         ("archive", path.display().to_string()),
@@ -113,7 +115,7 @@ fn tell(
             "user": run.user, "entrypoint": run.entrypoint, "cmd": run.cmd, "env": run.env,
             "working_dir": run.working_dir, "size": size, "layers": layers, "referrers": referrers });
         object.extend(rest.as_object().cloned().unwrap_or_default());
-        return show::json(&Value::Object(object));
+        return terminal::json(&Value::Object(object));
     }
     for (key, value) in head {
         show::lines(&[(&key.replace('_', " "), value.clone())]);
@@ -139,9 +141,10 @@ fn tell(
     let rows = layers.iter().map(|layer| {
         let share = layer.size.saturating_mul(100).checked_div(size).unwrap_or(0);
         let share = if share == 0 { "< 1 %".to_owned() } else { format!("{share:>3} %") };
-        vec![layer.digest.short().to_owned(), show::size(layer.size), share, layer.held()]
+        let stored = layer.compression.map_or_else(show::absent, |compression| compression.to_string());
+        vec![layer.digest.short().to_owned(), show::size(layer.size), share, stored, layer.held()]
     });
-    println!("\n{}", table(&["LAYER", "SIZE", "SHARE", "HOLDS"], rows.collect()));
+    println!("\n{}", table(&["LAYER", "SIZE", "SHARE", "STORED", "HOLDS"], rows.collect()));
     if !referrers.is_empty() {
         let rows = referrers.iter().map(|referrer| {
             vec![referrer.digest.short().to_owned(), show::size(referrer.size), referrer.kind.clone()]

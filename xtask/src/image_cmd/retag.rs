@@ -6,6 +6,8 @@ use serde_json::json;
 
 use super::show;
 use super::target::Where;
+use crate::registry::Retagged;
+use crate::terminal;
 
 /// Let further tags name an image that is in the registry.
 ///
@@ -34,17 +36,15 @@ pub struct Args {
 
 pub fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     let registry = args.at.registry(root)?;
-    let manifest = registry.find_manifest(&args.from)?;
-    let digest = &manifest.digest;
     let mut tags = args.to.clone();
     let mut seen = std::collections::BTreeSet::new();
     tags.retain(|tag| seen.insert(tag.clone()));
-    let already = registry.tag_all(&manifest, &tags)?;
+    let Retagged { digest, already } = registry.retag(&args.from, &tags)?;
     let set: Vec<_> = tags.into_iter().filter(|tag| !already.contains(tag)).collect();
     if args.json {
         let object = json!({ "repository": registry.to_string(), "from": args.from, "digest": digest,
             "set": set, "already": already });
-        return show::json(&object);
+        return terminal::json(&object);
     }
     show::lines(&[("repository", registry.to_string()), ("digest", digest.to_string())]);
     for (what, tags) in [("tagged", set), ("already", already)] {

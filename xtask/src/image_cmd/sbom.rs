@@ -1,6 +1,6 @@
 //! `image sbom`: the bill of materials of what was built here, or the one that is attached to an image in the registry.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -21,6 +21,7 @@ use crate::sbom::MEDIA_TYPE;
 ///
 /// Examples:
 ///   cargo xtask image sbom                      (what `image build` made)
+///   cargo xtask image sbom --archive result
 ///   cargo xtask image sbom v0.1.0
 ///   cargo xtask image sbom edge --out sbom.cdx.json
 #[derive(clap::Args, Debug)]
@@ -29,6 +30,9 @@ pub struct Args {
     /// A tag or a digest in the registry [default: what `image build` made]
     #[arg(value_name = "REF")]
     reference: Option<String>,
+    /// An image's file or layout folder in place of REF
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["reference", "repository"])]
+    archive: Option<PathBuf>,
     #[command(flatten)]
     at: Where,
     /// The file to write [default: stdout]
@@ -39,16 +43,21 @@ pub struct Args {
 pub fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     let document = match &args.reference {
         Some(reference) => attached(reference, &args.at.registry(root)?)?,
-        None => of_build(root)?.into_bytes(),
+        None => of_build(args.archive.as_deref(), root)?.into_bytes(),
     };
     match &args.out {
         Some(path) => std::fs::write(path, document).with_context(|| path.display().to_string()),
+        // Somebody else may have attached it.
+        None if std::io::stdout().is_terminal() => {
+            println!("{}", String::from_utf8_lossy(&document).trim_end());
+            Ok(())
+        }
         None => Ok(std::io::stdout().write_all(&document)?),
     }
 }
 
-fn of_build(root: &Path) -> anyhow::Result<String> {
-    let path = built(None, root)?;
+fn of_build(archive: Option<&Path>, root: &Path) -> anyhow::Result<String> {
+    let path = built(archive, root)?;
     let pipeline = Pipeline::load(root)?;
     let config: Config = serde_json::from_slice(&archive::read(&path)?.config)
         .map_err(|error| Fault::refused(format!("{}: {error}", path.display())))?;

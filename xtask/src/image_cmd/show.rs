@@ -7,8 +7,9 @@ use std::time::Duration;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::image::{Digest, Image, Labels, Schema, Told, contents};
+use crate::image::{Compression, Digest, Image, Labels, Schema, Told, contents};
 use crate::registry::{Found, Progress, Pushed, Registry};
+use crate::terminal::{self, one_line};
 
 const TICK: Duration = Duration::from_millis(100);
 /// As much of what a layer holds as fits on a line beside its other columns.
@@ -57,7 +58,7 @@ pub fn pushed(registry: &Registry, tags: &[String], pushed: &Pushed, json: bool)
     if json {
         let object = json!({ "repository": registry.to_string(), "tags": tags, "digest": pushed.digest,
             "bytes_sent": pushed.bytes_sent, "bytes_skipped": pushed.bytes_skipped });
-        return self::json(&object);
+        return terminal::json(&object);
     }
     lines(&[
         ("repository", registry.to_string()),
@@ -75,6 +76,8 @@ pub struct Held {
     pub digest: Digest,
     /// Bytes where it lies: compressed in a registry.
     pub size: u64,
+    /// `None` for a plain tar.
+    pub compression: Option<Compression>,
     pub holds: Vec<String>,
 }
 
@@ -86,7 +89,12 @@ impl Held {
         let holds = holds.into_iter().chain(std::iter::repeat_with(Vec::new));
         layers
             .zip(holds)
-            .map(|(layer, holds)| Self { digest: layer.digest.clone(), size: layer.size, holds })
+            .map(|(layer, holds)| Self {
+                digest: layer.digest.clone(),
+                size: layer.size,
+                compression: Compression::of(&layer.media_type),
+                holds,
+            })
             .collect()
     }
 
@@ -131,13 +139,8 @@ pub fn told(told: &Told) {
     ]);
 }
 
-pub fn json(object: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(object)?);
-    Ok(())
-}
-
 pub fn lines(pairs: &[(&str, String)]) {
     for (key, value) in pairs {
-        println!("{key:<14} {value}");
+        println!("{key:<14} {}", one_line(value));
     }
 }

@@ -3,11 +3,10 @@
 //! Each piece is compressed by itself, a gzip member (RFC 1952 section 2.2) or a zstd frame (RFC 8878 section 3.1) of its own: that
 //! is what the fast libraries are fast at, and it bounds the memory.
 
-use std::io::{self, BufWriter, Read, Write as _};
+use std::io::{self, BufWriter, Read, Write};
 
 use anyhow::Context as _;
 use libdeflater::{CompressionLvl, Compressor};
-use tempfile::NamedTempFile;
 
 use crate::fault::Fault;
 use crate::image::hashing::Hashing;
@@ -21,11 +20,11 @@ const LEVEL: i32 = 1;
 const SPACE: &str = "writing a compressed layer to a temporary file (TMPDIR says where)";
 
 /// Compresses a layer into the file and describes what is in it then.
-pub fn compress(
+pub fn compress<W: Write>(
     layer: &Layer,
     compression: Compression,
-    file: NamedTempFile,
-) -> anyhow::Result<(NamedTempFile, Descriptor)> {
+    file: W,
+) -> anyhow::Result<(W, Descriptor)> {
     let mut pieces = Pieces::new(compression)?;
     let mut into = Hashing::new(BufWriter::new(file));
     let mut tar = layer.open()?;

@@ -13,7 +13,7 @@ use ureq::{Agent, AsSendBody, Body, ResponseExt as _, SendBody};
 
 use super::auth::{Access, Auth, Challenge, Credentials, Login};
 use super::compress::cause;
-use super::retry::{Passing, is_rate_limit, pause, said, shown};
+use super::retry::{Passing, Patience, is_rate_limit, pause, said, shown};
 use crate::fault::Fault;
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -30,6 +30,7 @@ pub struct Http {
     /// Another repository of the host, which blobs are mounted from.
     beside: OnceLock<String>,
     pub auth: Auth,
+    pub patience: Patience,
 }
 
 pub struct Request<'a> {
@@ -77,6 +78,7 @@ impl Http {
             name: name.to_owned(),
             beside: OnceLock::new(),
             auth: Auth::new(host, name, login),
+            patience: Patience::default(),
         }
     }
 

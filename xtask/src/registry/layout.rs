@@ -3,10 +3,12 @@
 //! Every file appears whole (temporary file, fsync, rename), and `index.json` changes only under a file lock, so that
 //! several processes can push at once and a kill at any point leaves a valid layout.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -26,11 +28,13 @@ const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub struct Layout {
     folder: PathBuf,
+    /// Blobs that this process read or wrote as what they should be.
+    good: Mutex<HashSet<Digest>>,
 }
 
 impl Layout {
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, good: Mutex::default() }
     }
 
     pub fn tags(&self) -> anyhow::Result<Vec<String>> {
@@ -64,24 +68,25 @@ impl Layout {
 
     pub fn blob(&self, descriptor: &Descriptor) -> anyhow::Result<File> {
         let path = self.blob_path(&descriptor.digest);
-        let file = File::open(&path).map_err(|error| self.damaged(&path, error))?;
-        let mut hashing = Hashing::new(&file);
-        io::copy(&mut hashing, &mut io::sink()).map_err(|error| self.damaged(&path, error))?;
-        let (_, found, length) = hashing.finish();
-        if length != descriptor.size {
-            let why = format!("it has {length} bytes, and its manifest says {}", descriptor.size);
-            return Err(self.damaged(&path, why).into());
-        }
-        if found != descriptor.digest {
-            return Err(self.damaged(&path, format!("its content has the digest {found}")).into());
-        }
-        (&file).rewind()?;
-        Ok(file)
+        Ok(verified(&path, descriptor).map_err(|why| self.damaged(&path, why))?)
     }
 
+    /// Whether the blob is here, undamaged: whoever pushes it again repairs it. Each is hashed once.
     pub fn has_blob(&self, descriptor: &Descriptor) -> bool {
-        fs::metadata(self.blob_path(&descriptor.digest))
-            .is_ok_and(|found| found.is_file() && found.len() == descriptor.size)
+        let path = self.blob_path(&descriptor.digest);
+        let there = fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == descriptor.size);
+        if !there || self.good().contains(&descriptor.digest) {
+            return there;
+        }
+        let good = verified(&path, descriptor).is_ok();
+        if good {
+            self.good().insert(descriptor.digest.clone());
+        }
+        good
+    }
+
+    fn good(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn scratch(&self) -> anyhow::Result<NamedTempFile> {
@@ -94,7 +99,9 @@ impl Layout {
     }
 
     pub fn put_blob(&self, digest: &Digest, file: NamedTempFile) -> anyhow::Result<()> {
-        self.finish(file, &self.blob_path(digest))
+        self.finish(file, &self.blob_path(digest))?;
+        self.good().insert(digest.clone());
+        Ok(())
     }
 
     /// Whether everything is here that a manifest names.
@@ -245,6 +252,22 @@ impl Layout {
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.folder.join("blobs/sha256").join(digest.hex())
     }
+}
+
+/// The file, at its start, or why it is not this blob.
+fn verified(path: &Path, descriptor: &Descriptor) -> Result<File, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut hashing = Hashing::new(&file);
+    io::copy(&mut hashing, &mut io::sink()).map_err(|error| error.to_string())?;
+    let (_, found, length) = hashing.finish();
+    if length != descriptor.size {
+        return Err(format!("it has {length} bytes, and its manifest says {}", descriptor.size));
+    }
+    if found != descriptor.digest {
+        return Err(format!("its content has the digest {found}"));
+    }
+    (&file).rewind().map_err(|error| error.to_string())?;
+    Ok(file)
 }
 
 impl std::fmt::Display for Layout {

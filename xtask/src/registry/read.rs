@@ -15,6 +15,9 @@ use crate::version::Version;
 /// How many tags are named to somebody who asked for one that is not there.
 const NEARBY: usize = 6;
 
+const WHOLE_DIGEST: &str =
+    "write sha256: and all 64 lowercase hex digits, as `image inspect TAG` shows them, or a tag";
+
 /// One image as a registry has it, and the index that it was picked from.
 #[derive(Debug)]
 pub struct Found {
@@ -52,6 +55,12 @@ impl Registry {
     pub fn find_manifest(&self, reference: &str) -> anyhow::Result<Stored> {
         let found = match reference.parse::<Digest>() {
             Ok(digest) => self.by_digest(&digest)?,
+            // No tag has a colon.
+            Err(_) if reference.starts_with("sha256:") => {
+                return Err(Fault::usage(format!("not a whole digest: {reference}"))
+                    .help(WHOLE_DIGEST)
+                    .into());
+            }
             Err(_) => self.by_tag(reference)?,
         };
         found.ok_or_else(|| self.absent(reference).into())
@@ -102,7 +111,7 @@ impl Registry {
                 .map_err(|error| Fault::refused(format!("the config of {digest} is malformed: {error}")))?;
             config.labels().with_context(|| format!("image {digest}"))
         };
-        let configs = self.configs(digest)?;
+        let configs = self.configs(&self.stored(digest)?)?;
         let labels = configs.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
         let told = labels.iter().map(|labels| {
             let Labels { revision, version, schema, .. } = labels;
@@ -116,23 +125,21 @@ impl Registry {
     }
 
     /// The commit that the image says it was built from; most images of other tools say nothing.
-    pub(super) fn revision(&self, digest: &Digest) -> anyhow::Result<Option<String>> {
-        agreed_revision(digest, &self.configs(digest)?)
+    pub(super) fn revision(&self, stored: &Stored) -> anyhow::Result<Option<String>> {
+        agreed_revision(&stored.digest, &self.configs(stored)?)
     }
 
-    fn configs(&self, digest: &Digest) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-        configs(&self.stored(digest)?, |digest| self.single(digest), |config| self.document_blob(config))
+    fn configs(&self, stored: &Stored) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        configs(stored, |digest| self.single(digest), |config| self.document_blob(config))
     }
 
     /// A layer's uncompressed tar; its blob is verified, the tar's own digest is the reader's to check.
     pub fn layer(&self, descriptor: &Descriptor) -> anyhow::Result<Box<dyn Read>> {
         let blob = self.blob(descriptor)?;
-        Ok(if Compression::Gzip.is_of(&descriptor.media_type) {
-            Box::new(MultiGzDecoder::new(BufReader::new(blob)))
-        } else if Compression::Zstd.is_of(&descriptor.media_type) {
-            Box::new(zstd::stream::read::Decoder::new(blob)?)
-        } else {
-            Box::new(BufReader::new(blob))
+        Ok(match Compression::of(&descriptor.media_type) {
+            Some(Compression::Gzip) => Box::new(MultiGzDecoder::new(BufReader::new(blob))),
+            Some(Compression::Zstd) => Box::new(zstd::stream::read::Decoder::new(blob)?),
+            None => Box::new(BufReader::new(blob)),
         })
     }
 
@@ -163,6 +170,10 @@ impl Registry {
 
     pub(super) fn absent(&self, reference: &str) -> Fault {
         let fault = Fault::refused(format!("{self} has no image {reference}"));
+        // A tag may look like this, but hardly any does.
+        if reference.len() >= 7 && reference.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return fault.help(format!("if that is a digest, {WHOLE_DIGEST}"));
+        }
         let Ok(tags) = self.tags() else { return fault.help("and its tags cannot be listed") };
         let tags = nearby(reference, tags);
         let shown = tags.iter().take(NEARBY).cloned().collect::<Vec<_>>().join(", ");

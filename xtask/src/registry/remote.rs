@@ -4,6 +4,7 @@ mod blobs;
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ureq::http::{Method, Response, Uri, header};
 use ureq::{Body, http::HeaderName};
@@ -11,7 +12,7 @@ use ureq::{Body, http::HeaderName};
 use super::Options;
 use super::auth::Access;
 use super::http::{Content, Http, Request};
-use super::retry::{retry, said};
+use super::retry::said;
 use crate::fault::Fault;
 use crate::image::oci::{DOCUMENT_LIMIT, Descriptor, INDEX, Index, MANIFEST, MANIFESTS, Stored};
 use crate::image::{Digest, is_fixed, may_name};
@@ -20,6 +21,8 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// Far more tags than a page each can hold: whoever sends more pages than this goes in circles.
 const PAGES: usize = 1000;
+/// The longest wait between setting a tag that never moves and the look at whether it did.
+const SETTLE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub struct Remote {
@@ -72,7 +75,7 @@ impl Remote {
         }
         let (mut tags, mut url) = (Vec::new(), self.url("tags/list?n=1000"));
         for _ in 0..PAGES {
-            let (page, next) = retry(|| {
+            let (page, next) = self.http.patience.retry(|| {
                 let mut response = self.get(&url, &[200, 404])?;
                 if response.status() == 404 {
                     self.plainly_absent(&mut response)?;
@@ -94,7 +97,7 @@ impl Remote {
     /// The manifest under a tag or a digest. Always a GET: its bytes prove the digest, and some registries refuse HEAD.
     pub fn manifest(&self, reference: &str) -> anyhow::Result<Option<Stored>> {
         let url = self.url(&format!("manifests/{reference}"));
-        retry(|| {
+        self.http.patience.retry(|| {
             let mut response = self.get(&url, &[200, 404])?;
             if response.status() == 404 {
                 self.plainly_absent(&mut response)?;
@@ -124,13 +127,25 @@ impl Remote {
 
     /// Puts a manifest under a tag or its own digest. `false` if the registry misses a blob that it names.
     pub fn put(&self, reference: &str, stored: &Stored) -> anyhow::Result<bool> {
-        if is_fixed(reference) {
-            let held = self.manifest(reference)?.map(|held| held.digest);
-            may_name(reference, held.as_ref(), &stored.digest)?;
-            if held.is_some() {
-                return Ok(true);
-            }
+        if !is_fixed(reference) {
+            return self.put_free(reference, stored);
         }
+        let start = Instant::now();
+        let held = self.manifest(reference)?.map(|held| held.digest);
+        may_name(reference, held.as_ref(), &stored.digest)?;
+        if held.is_some() {
+            return Ok(true);
+        }
+        if self.send_manifest(reference, stored)?.is_none() {
+            return Ok(false);
+        }
+        // Another push that looked before this one wrote needs about as long to write.
+        std::thread::sleep(start.elapsed().min(SETTLE));
+        self.was_not_overtaken(reference, &stored.digest).map(|()| true)
+    }
+
+    /// The same where a look at the tag was taken just before.
+    pub fn put_free(&self, reference: &str, stored: &Stored) -> anyhow::Result<bool> {
         match self.send_manifest(reference, stored)? {
             Some(_) => self.was_not_overtaken(reference, &stored.digest).map(|()| true),
             None => Ok(false),
@@ -150,7 +165,7 @@ impl Remote {
         let mut request = self.request(Method::PUT, url, Access::Push, Content::Bytes(&stored.bytes));
         request.headers.push((header::CONTENT_TYPE, stored.media_type.clone()));
         let tried = Cell::new(false);
-        let response = retry(|| {
+        let response = self.http.patience.retry(|| {
             // Another push may have named it in the pause, or this one before its answer was lost.
             if tried.replace(true) {
                 self.was_not_overtaken(reference, &stored.digest)?;
@@ -196,7 +211,7 @@ impl Remote {
     pub fn referrers(&self, subject: &Digest) -> anyhow::Result<Option<Vec<Descriptor>>> {
         let (mut found, mut url) = (Vec::new(), self.url(&format!("referrers/{subject}")));
         for _ in 0..PAGES {
-            let page = retry(|| {
+            let page = self.http.patience.retry(|| {
                 let mut response = self.get(&url, &[200, 404])?;
                 let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
                 let kind = header(header::CONTENT_TYPE).and_then(|kind| kind.split(';').next());

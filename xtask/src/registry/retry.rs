@@ -1,6 +1,7 @@
 //! Tries again what may pass: a cut connection, an overloaded server, a rate limit. Never a refusal.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use ureq::http::{HeaderMap, header};
@@ -15,7 +16,11 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(6000),
 ];
 /// Whoever is told to come back later than this comes back as another run of the command.
-const PATIENCE: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_secs(120);
+/// How long one command waits for one registry, all its pauses together.
+const IN_ALL: Duration = Duration::from_secs(300);
+/// Whoever waits longer than this is told why.
+const UNTOLD: Duration = Duration::from_secs(5);
 
 /// A fault that may pass, and the pause that the server asked for.
 #[derive(Debug)]
@@ -36,20 +41,54 @@ impl std::error::Error for Passing {
     }
 }
 
-/// Tries again after a [`Kind::Remote`] fault, a few times.
-pub fn retry<T>(attempt: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    for pause in PAUSES {
-        match attempt() {
-            Err(error) => match asked(&error) {
-                Some(asked) if asked.unwrap_or(pause) <= PATIENCE => {
-                    std::thread::sleep(asked.unwrap_or(pause).max(pause));
-                }
-                _ => return Err(plain(error)),
-            },
-            done => return done,
+/// What is left of the time to wait for one registry. Its threads may wait side by side.
+#[derive(Debug, Default)]
+pub struct Patience(Mutex<Waits>);
+
+#[derive(Debug, Default)]
+struct Waits {
+    spent: Duration,
+    /// When the last of the pauses ends that were granted so far.
+    until: Option<Instant>,
+}
+
+impl Patience {
+    /// Tries again after a [`Kind::Remote`] fault, a few times.
+    pub fn retry<T>(&self, attempt: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        for pause in PAUSES {
+            let error = match attempt() {
+                Err(error) => error,
+                done => return done,
+            };
+            let Some(asked) = asked(&error) else { return Err(plain(error)) };
+            let pause = asked.unwrap_or(pause).max(pause);
+            if pause > LONGEST || !self.grants(pause, Instant::now()) {
+                return Err(plain(error));
+            }
+            if pause > UNTOLD {
+                log::info!("trying again in {} s: {}", pause.as_secs(), first_line(&error));
+            }
+            std::thread::sleep(pause);
         }
+        attempt().map_err(plain)
     }
-    attempt().map_err(plain)
+
+    /// Whether there is time for one more pause. Pauses at the same time count once.
+    fn grants(&self, pause: Duration, now: Instant) -> bool {
+        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = now + pause;
+        let more = end.saturating_duration_since(waits.until.map_or(now, |until| until.max(now)));
+        let granted = waits.spent + more <= IN_ALL;
+        if granted {
+            waits.spent += more;
+            waits.until = waits.until.max(Some(end));
+        }
+        granted
+    }
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Whether an error may pass, and the pause that was asked for.
@@ -61,7 +100,7 @@ fn asked(error: &anyhow::Error) -> Option<Option<Duration>> {
     faults.into_iter().any(|fault| fault.kind == Kind::Remote).then_some(None)
 }
 
-/// Only [`retry`] has a use for the pause.
+/// Only [`Patience::retry`] has a use for the pause.
 fn plain(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<Passing>() {
         Ok(passing) => passing.fault.into(),
@@ -157,7 +196,7 @@ mod tests {
         let tries = std::cell::Cell::new(0);
         let count = |error: fn() -> anyhow::Error| {
             tries.set(0);
-            let outcome: anyhow::Result<()> = retry(|| {
+            let outcome: anyhow::Result<()> = Patience::default().retry(|| {
                 tries.set(tries.get() + 1);
                 Err(error())
             });
@@ -167,6 +206,18 @@ mod tests {
         assert_eq!(count(|| Fault::usage("who are you?").into()), (1, 2));
         let busy = || Passing { fault: Fault::remote("busy"), pause: Some(Duration::from_secs(3600)) }.into();
         assert_eq!(count(busy), (1, 1));
+    }
+
+    #[test]
+    fn pauses_add_up_and_those_of_threads_count_once() {
+        let (patience, start) = (Patience::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+        for nth in 0..5 {
+            assert!(patience.grants(minute, start + nth * minute));
+            assert!(patience.grants(minute, start + nth * minute), "beside it");
+        }
+        let later = start + 10 * minute;
+        assert!(!patience.grants(Duration::from_millis(1), later), "five minutes were waited");
     }
 
     #[test]

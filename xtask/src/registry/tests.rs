@@ -230,9 +230,17 @@ fn what_is_damaged_is_refused_by_name() {
         }
         fs::write(store.blob(damaged), good).unwrap();
     }
-    // Pushing it again repairs a blob of the wrong length.
-    fs::write(store.blob(&manifest.layers[0].digest), "short").unwrap();
-    store.push(&image, "edge").unwrap();
+    // Pushing it again repairs it, from another process, which has not seen it whole.
+    for part in [&manifest.layers[0].digest, &manifest.config.digest, &digest] {
+        let mut same_length = fs::read(store.blob(part)).unwrap();
+        *same_length.last_mut().unwrap() ^= 1;
+        for content in [b"short".to_vec(), same_length] {
+            fs::write(store.blob(part), content).unwrap();
+            let registry = Registry::open("oci:registry", store.folder.path()).unwrap();
+            registry.push(&image, &Push::to(&["edge".to_owned()]), &|_| ()).unwrap();
+            assert_eq!(Digest::of(&fs::read(store.blob(part)).unwrap()), *part);
+        }
+    }
     store.registry.unpack(&digest, &store.folder.path().join("root")).unwrap();
 }
 

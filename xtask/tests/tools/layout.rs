@@ -1,5 +1,7 @@
 //! The image layout that is a project's registry, written to by hand as another tool would: foreign images, and indexes.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -13,7 +13,8 @@ pub struct Project {
     pub folder: TempDir,
 }
 
-const PIPELINE: &str = "
+/// All that this tool is told.
+pub const PIPELINE: &str = "
 image: ghcr.io/blogle/dojo
 registry: oci:registry
 github: none

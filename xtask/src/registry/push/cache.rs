@@ -43,7 +43,14 @@ impl Known {
         };
         let layers = match layers(source, tag, compression) {
             Ok(layers) => layers,
-            Err(error) if passed_over(&error, from) => HashMap::new(),
+            Err(error) if passed_over(&error, from) => {
+                if let CacheFrom::Other(other, tag) = from {
+                    let error = error.to_string();
+                    let why = error.lines().next().unwrap_or_default();
+                    log::warn!("{other}:{tag} cannot be read, so its layers are sent: {why}");
+                }
+                HashMap::new()
+            }
             Err(error) => return Err(error),
         };
         // A folder says at once whether it has a file; and what another repository has is not here yet.
@@ -69,10 +76,9 @@ impl Known {
     }
 }
 
-/// Nothing is lost without another repository that may not be read, nor without an image that cannot be.
+/// Nothing is lost without another repository, nor without an image that cannot be read.
 fn passed_over(error: &anyhow::Error, from: &CacheFrom) -> bool {
-    let code = fault::exit_code(error);
-    code == Kind::Refused as u8 || (code == Kind::Usage as u8 && matches!(from, CacheFrom::Other(..)))
+    matches!(from, CacheFrom::Other(..)) || fault::exit_code(error) == Kind::Refused as u8
 }
 
 fn layers(

@@ -13,7 +13,6 @@ use crate::image::hashing::Hashing;
 use crate::image::oci::Descriptor;
 use crate::registry::auth::Access;
 use crate::registry::http::{Content, Open, Request};
-use crate::registry::retry::retry;
 
 const HEAD_ANSWERS: &[u16] = &[200, 403, 404, 405];
 const BUFFER: usize = 64 << 10;
@@ -22,7 +21,7 @@ impl Remote {
     /// Whether the blob is here. Who may not ask is told that it is not: the upload shows whether that is so.
     pub fn has_blob(&self, descriptor: &Descriptor) -> anyhow::Result<bool> {
         let request = self.head(descriptor);
-        Ok(retry(|| self.http.send(&request, HEAD_ANSWERS))?.status() == 200)
+        Ok(self.http.patience.retry(|| self.http.send(&request, HEAD_ANSWERS))?.status() == 200)
     }
 
     fn head(&self, descriptor: &Descriptor) -> Request<'_> {
@@ -35,13 +34,14 @@ impl Remote {
         let url = self.url(&format!("blobs/uploads/?mount={}&from={from}", descriptor.digest));
         let request = self.request(Method::POST, url, Access::Push, Content::Bytes(b""));
         // A refusal is no reason to give up what can be sent as well.
-        Ok(retry(|| self.http.send(&request, &[201, 202, 401, 403, 404, 405]))?.status() == 201)
+        Ok(self.http.patience.retry(|| self.http.send(&request, &[201, 202, 401, 403, 404, 405]))?.status()
+            == 201)
     }
 
     /// A blob, verified, in a temporary file.
     pub fn blob(&self, descriptor: &Descriptor) -> anyhow::Result<File> {
         let url = self.url(&format!("blobs/{}", descriptor.digest));
-        retry(|| {
+        self.http.patience.retry(|| {
             let body = self.get(&url, &[200])?.into_body().into_reader().take(descriptor.size + 1);
             let mut file = tempfile::tempfile().context("a temporary file for a blob")?;
             let mut hashing = Hashing::new(body);
@@ -81,7 +81,7 @@ impl Remote {
     ) -> anyhow::Result<()> {
         let content = Content::Stream(descriptor.size, open, sent);
         let tried = Cell::new(false);
-        retry(|| {
+        self.http.patience.retry(|| {
             // The answer may have been lost after the work was done.
             if tried.replace(true) && self.http.send(&self.head(descriptor), HEAD_ANSWERS)?.status() == 200 {
                 return Ok(());
