@@ -263,6 +263,9 @@ fn shown(release: &Value, hosted: &Hosted) -> Release {
 /// Writes down what prism says, and takes it out of the answers.
 fn gate(prism: SocketAddr, log: Arc<Mutex<Vec<Exchange>>>) -> Server {
     Server::start(move |request| {
+        if !request.is_whole() {
+            return Answer::new(400);
+        }
         let relayed = relay(&prism, request, &[]);
         let all: Value =
             relayed.header("sl-violations").map_or(json!([]), |text| serde_json::from_str(text).unwrap());
