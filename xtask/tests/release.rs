@@ -22,13 +22,15 @@ mod stage;
 mod tools;
 
 use std::fs;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use docker_registry::Registry;
 use project::run;
 use proxy::Harm;
+use serde_json::{Value, json};
 use stage::{CHECKS, Stage, ended};
 
 fn scene() -> Option<Stage> {
@@ -348,4 +350,42 @@ fn a_tag_that_somebody_pushed_by_hand_publishes_nothing_untested() {
     let said = ends(&stage.publish("v0.2.0"), 3);
     assert!(said.contains("check test is failure"), "{said}");
     assert_eq!((stage.tag("v0.2.0"), stage.repository.releases().len()), (None, 0));
+}
+
+#[test]
+fn whoever_waits_sees_it_through() {
+    let Some(stage) = scene() else { return };
+    stage.protect();
+    let mut command = stage.developer(&["release", "--bump", "minor", "--wait", "--yes", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(200));
+        stage.play_ci();
+        for pull in stage.repository.pulls().iter().filter(|pull| pull["state"] == "open") {
+            stage.repository.merge(pull["number"].as_u64().unwrap(), "squash");
+        }
+        for tag in tags(&stage).lines().filter(|_| stage.repository.runs().is_empty()) {
+            publish(&stage, tag);
+        }
+    }
+    let output = child.wait_with_output().unwrap();
+    ends(&output, 0);
+    // The first release, as the remote has no tag of a version.
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["state"], &told["plan"]["version"]), (&json!("released"), &json!("v0.1.0")), "{told}");
+    assert_eq!(tags(&stage), "v0.1.0");
+
+    let next = ends(
+        &stage.release(&["--bump", "patch", "--dry-run", "--override", "changes", "--because", "a try"]),
+        0,
+    );
+    assert!(next.contains("release v0.1.1 from master"), "{next}");
+    let status = stage.release(&["status", "v0.1.0", "--json"]);
+    let told: Value = serde_json::from_slice(&status.stdout).unwrap();
+    let row = |what: &str| {
+        told["rows"].as_array().unwrap().iter().find(|row| row["what"] == what).unwrap()["state"].clone()
+    };
+    let digest = stage.tag("v0.1.0").unwrap();
+    assert_eq!((row("release"), row("image v0.1.0")), (json!("published"), json!(digest[7..19])), "{told}");
+    assert_eq!(stage.repository.violations(), [""; 0]);
 }

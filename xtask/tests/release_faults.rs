@@ -2,7 +2,8 @@
 //! request that changes something, with that one request harmed or its sender killed. The same commands, run again, come
 //! to the same end each time: one tag, one release with its files, one digest under all names, no version burned.
 //!
-//! DOJO_FAULTS says how many of these are played, spread over all; without it a few.
+//! DOJO_FAULTS says how many of these are played, spread over all, and how many in which requests fail by chance; without
+//! it a few. DOJO_SEED repeats one of the latter.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy knows only functions with #[test] as tests")]
 
@@ -25,11 +26,12 @@ mod stage;
 mod tools;
 
 use std::process::{ExitStatus, Output};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use docker_registry::Registry;
+use fastrand::Rng;
 use proxy::Harm;
 use server::Answer;
 use stage::{Stage, ended};
@@ -39,7 +41,9 @@ const FILES: [&str; 3] = ["dojo-v0.2.0.cdx.json", "dojo-v0.2.0.digest.txt", "doj
 /// How many are played at once, since most of it is waiting.
 const LANES: usize = 3;
 /// How often a command is run again before it counts as one that never ends.
-const TRIES: usize = 8;
+const TRIES: usize = 30;
+/// Of a hundred requests, how many fail where they fail by chance.
+const OFTEN: u32 = 3;
 
 /// The way to the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +62,19 @@ enum How {
     ErrorBefore,
     ErrorAfter,
     CutBefore,
+    CutWithin,
     CutAfter,
 }
 
-const HOWS: [How; 6] =
-    [How::KilledBefore, How::KilledAfter, How::ErrorBefore, How::ErrorAfter, How::CutBefore, How::CutAfter];
+const HOWS: [How; 7] = [
+    How::KilledBefore,
+    How::KilledAfter,
+    How::ErrorBefore,
+    How::ErrorAfter,
+    How::CutBefore,
+    How::CutWithin,
+    How::CutAfter,
+];
 
 impl How {
     fn harm(self) -> Harm {
@@ -75,6 +87,7 @@ impl How {
             Self::ErrorBefore => Harm::Instead(error()),
             Self::ErrorAfter => Harm::Deny(error()),
             Self::CutBefore => Harm::Cut,
+            Self::CutWithin => Harm::CutUpload,
             Self::CutAfter => Harm::LoseAnswer,
         }
     }
@@ -91,12 +104,21 @@ struct Target {
 /// What is harmed, and all requests that came and change something.
 struct Script {
     target: Option<Target>,
+    /// Any request may be struck, until that is over.
+    chance: Option<Mutex<Rng>>,
+    over: AtomicBool,
     seen: Mutex<Vec<String>>,
 }
 
 impl Script {
     fn choose(&self, peer: &str, line: &str) -> Harm {
         let (method, path) = line.split_once(' ').unwrap();
+        if let Some(chance) = self.chance.as_ref().filter(|_| !self.over.load(Ordering::SeqCst)) {
+            let mut chance = chance.lock().unwrap();
+            if chance.u32(0..100) < OFTEN {
+                return chance.choice(HOWS).unwrap().harm();
+            }
+        }
         if ["GET", "HEAD"].contains(&method) || path.ends_with("/git-upload-pack") {
             return Harm::None;
         }
@@ -124,8 +146,10 @@ struct Play {
 }
 
 impl Play {
-    fn new(registry: &Arc<Registry>, way: Way, target: Option<Target>) -> Self {
-        let script = Arc::new(Script { target, seen: Mutex::default() });
+    fn new(registry: &Arc<Registry>, way: Way, target: Option<Target>, seed: Option<u64>) -> Self {
+        let chance = seed.map(|seed| Mutex::new(Rng::with_seed(seed)));
+        let script =
+            Arc::new(Script { target, chance, over: AtomicBool::new(false), seen: Mutex::default() });
         let chooser = Arc::clone(&script);
         let stage = Stage::new(registry, move |peer, line| chooser.choose(peer, line));
         if way == Way::PullRequest {
@@ -182,8 +206,12 @@ impl Play {
 
     /// A failure of the network is 1; no harm done here is a reason for another one.
     fn is_in_the_table(&self, status: ExitStatus) {
-        let killed =
-            matches!(self.script.target, Some(Target { how: How::KilledBefore | How::KilledAfter, .. }));
+        let killed = self.script.chance.is_some()
+            || self
+                .script
+                .target
+                .as_ref()
+                .is_some_and(|target| matches!(target.how.harm(), Harm::KillBefore | Harm::KillAfter));
         let fine = matches!(status.code(), Some(0 | 1)) || killed && ended(status) == "signal 9";
         assert!(fine, "{}\n{}", ended(status), self.story());
     }
@@ -234,10 +262,14 @@ impl Play {
     }
 }
 
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().unwrap())
+}
+
 /// Plays it once, and says which requests changed something.
 fn play(registry: &Arc<Registry>, way: Way, target: Option<Target>) -> Vec<String> {
     let start = Instant::now();
-    let mut play = Play::new(registry, way, target.clone());
+    let mut play = Play::new(registry, way, target.clone(), None);
     play.run_through(way);
     play.ended_well();
     let seen = play.script.seen.lock().unwrap().clone();
@@ -263,7 +295,7 @@ fn matrix(way: Way, usual: usize) {
         Target { kind: kind.clone(), nth: requests[..at].iter().filter(|other| *other == kind).count(), how }
     };
     let all: Vec<_> = (0..requests.len()).flat_map(|at| HOWS.map(|how| target(at, how))).collect();
-    let wanted = std::env::var("DOJO_FAULTS").map_or(usual, |number| number.parse().unwrap()).min(all.len());
+    let wanted = number("DOJO_FAULTS").map_or(usual, |number| number as usize).min(all.len());
     // Not always the same harm.
     let of = |number| number * all.len() / wanted + number % (all.len() / wanted);
     let chosen: Vec<_> = (0..wanted).map(|number| all[of(number)].clone()).collect();
@@ -282,15 +314,35 @@ fn matrix(way: Way, usual: usize) {
 
 #[test]
 fn a_release_ends_the_same_whichever_request_is_harmed() {
-    matrix(Way::Direct, 6);
+    matrix(Way::Direct, 8);
 }
 
 #[test]
 fn a_release_by_pull_request_ends_the_same_whichever_request_is_harmed() {
-    matrix(Way::PullRequest, 6);
+    matrix(Way::PullRequest, 8);
 }
 
 #[test]
 fn a_tags_run_that_died_is_started_again_whichever_request_is_harmed() {
-    matrix(Way::DeadRun, 3);
+    matrix(Way::DeadRun, 5);
+}
+
+/// Everything may fail, what only reads too, and more than once.
+#[test]
+fn a_release_ends_the_same_when_requests_fail_by_chance() {
+    if !stage::possible() {
+        return;
+    }
+    let registry = Arc::new(Registry::with_password());
+    let first = number("DOJO_SEED").unwrap_or_else(|| Rng::new().u64(..));
+    let rounds = number("DOJO_FAULTS").unwrap_or(3);
+    for seed in (0..rounds).map(|round| first.wrapping_add(round)) {
+        println!("DOJO_SEED={seed}");
+        let way = if seed % 2 == 0 { Way::Direct } else { Way::PullRequest };
+        let mut play = Play::new(&registry, way, None, Some(seed));
+        play.run_through(way);
+        play.script.over.store(true, Ordering::SeqCst);
+        play.ended_well();
+        println!("{way:?}: {} commands", play.told.len());
+    }
 }

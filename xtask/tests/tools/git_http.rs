@@ -120,7 +120,7 @@ fn answer(root: &Path, logins: &[Login], request: &Request) -> Answer {
     if request.path.contains("git-receive-pack") && !login.push {
         return Answer::new(403).body("remote: Write access to repository not granted.\n");
     }
-    backend(root, request)
+    if request.is_whole() { backend(root, request) } else { Answer::new(400) }
 }
 
 /// `git http-backend` by CGI (RFC 3875).

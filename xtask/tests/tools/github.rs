@@ -81,8 +81,9 @@ pub struct Repository {
 
 /// Whether this machine can play GitHub.
 pub fn possible() -> bool {
-    let package = "by npm: `.ci/package.json` says which";
-    tools::need("emulate", package) && tools::need("prism", package) && tools::need("git", "git")
+    tools::need("emulate", "emulate from npm")
+        && tools::need("prism", "@stoplight/prism-cli and @octokit/openapi from npm")
+        && tools::need("git", "git")
 }
 
 impl GitHub {
@@ -262,6 +263,9 @@ fn shown(release: &Value, hosted: &Hosted) -> Release {
 /// Writes down what prism says, and takes it out of the answers.
 fn gate(prism: SocketAddr, log: Arc<Mutex<Vec<Exchange>>>) -> Server {
     Server::start(move |request| {
+        if !request.is_whole() {
+            return Answer::new(400);
+        }
         let relayed = relay(&prism, request, &[]);
         let all: Value =
             relayed.header("sl-violations").map_or(json!([]), |text| serde_json::from_str(text).unwrap());

@@ -24,6 +24,12 @@ impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
+
+    /// Whether all of the body came.
+    pub fn is_whole(&self) -> bool {
+        let length = self.header("content-length").and_then(|length| length.parse().ok());
+        self.body.len() == length.unwrap_or(0)
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -309,13 +309,13 @@ impl Hosted {
 
     /// The other host, which takes uploads.
     pub fn upload(&mut self, request: &Request, release: &str) -> Answer {
-        let length: Option<usize> = request.header("content-length").and_then(|length| length.parse().ok());
-        let (Some(length), Some(_)) = (length, request.header("content-type")) else {
+        let [length, kind] = ["content-length", "content-type"].map(|name| request.header(name));
+        if length.is_none() || kind.is_none() {
             return refusal(
                 if length.is_none() { 411 } else { 400 },
                 "Content-Length and Content-Type are required",
             );
-        };
+        }
         let found = self.releases().into_iter().find(|found| has_id(found, release));
         if found.as_ref().is_some_and(|found| found["draft"] == false) {
             return invalid(
@@ -334,7 +334,7 @@ impl Hosted {
             return invalid("ReleaseAsset", "name", "already_exists", "");
         }
         if let Some(id) = made["id"].as_u64() {
-            self.assets.insert(id, (request.body.len() == length).then(|| request.body.clone()));
+            self.assets.insert(id, request.is_whole().then(|| request.body.clone()));
         }
         relayed.answer().body(&self.dressed(made).to_string())
     }
