@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::checks::{CheckRun, WorkflowRun};
 use crate::fault::Fault;
 use crate::pipeline::Api;
-use http::{Call, Http};
+use http::{Call, Http, escaped};
 pub use releases::Page;
 
 /// How many entries a page of a list has; GitHub's own limit.
@@ -96,7 +96,7 @@ impl Github {
         struct Branch {
             protected: bool,
         }
-        let answer = self.get(&format!("branches/{branch}"))?;
+        let answer = self.get(&format!("branches/{}", escaped(branch)))?;
         Ok(answer.json::<Branch>()?.protected)
     }
 

@@ -62,11 +62,23 @@ pub fn judge_push(stdout: &str, stderr: &str, remote: &str, reference: &str) -> 
         "failed to update ref",
         "incorrect old value",
     ];
+    const CREDENTIALS: [&str; 6] = [
+        "returned error: 401",
+        "returned error: 403",
+        "Authentication failed",
+        "could not read Username",
+        "could not read Password",
+        "Permission denied",
+    ];
     let said: Vec<_> =
         stderr.lines().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
     let Some(line) = stdout.lines().find(|line| line.starts_with('!')) else {
-        return Err(Fault::remote(format!("cannot push {reference} to {remote}: {}", one_line(stderr)))
-            .help("check your access, then run the same command again"));
+        let message = format!("cannot push {reference} to {remote}: {}", one_line(stderr));
+        return Err(if CREDENTIALS.iter().any(|sign| message.contains(sign)) {
+            Fault::usage(message).help("may you push there? then see that git has your credentials")
+        } else {
+            Fault::remote(message).help("run the same command again")
+        });
     };
     let line = line.trim_start_matches('!').trim().replace('\t', " ");
     if RACES.iter().any(|race| line.contains(race)) {

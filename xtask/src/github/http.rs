@@ -320,8 +320,8 @@ fn said(body: &[u8]) -> String {
     format!(": {line}")
 }
 
-/// A query's value, percent-encoded (RFC 3986 section 2.3).
-fn escaped(value: &str) -> String {
+/// A value in a path or a query, percent-encoded (RFC 3986 section 2.3).
+pub fn escaped(value: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     value.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
