@@ -98,10 +98,10 @@ impl GitHub {
             (tempfile::tempdir().unwrap(), Arc::default(), Repositories::default());
         let address = services::free();
         let gate = gate(address, Arc::clone(&log));
-        let emulate = Service::emulate(&folder, OWNER, &gate.url());
+        let mut emulate = Service::emulate(&folder, OWNER, &gate.url());
         let hosted = Arc::clone(&repositories);
         let front = Server::start(move |request| api(&hosted, request));
-        let prism = Service::prism(&folder, address, &front.url());
+        let mut prism = Service::prism(&folder, address, &front.url());
         let hosted = Arc::clone(&repositories);
         let uploads = logged(Arc::clone(&log), move |request| upload(&hosted, request));
         emulate.wait();

@@ -36,7 +36,8 @@ const END: &str = "process.stdin.resume(); process.stdin.on('end', () => process
 pub struct Service {
     pub address: SocketAddr,
     /// Its standard input is what keeps it alive.
-    _child: Child,
+    child: Child,
+    log: PathBuf,
 }
 
 impl Service {
@@ -66,20 +67,25 @@ impl Service {
     fn spawn(mut command: Command, folder: &TempDir, name: &str, address: SocketAddr) -> Self {
         let end = folder.path().join("end.cjs");
         fs::write(&end, END).unwrap();
-        let log = fs::File::create(folder.path().join(format!("{name}.log"))).unwrap();
+        let path = folder.path().join(format!("{name}.log"));
+        let log = fs::File::create(&path).unwrap();
         command.env("NODE_OPTIONS", format!("--require={}", end.display())).current_dir(folder.path());
         command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
-        Self { address, _child: command.spawn().unwrap() }
+        Self { address, child: command.spawn().unwrap(), log: path }
     }
 
-    pub fn wait(&self) {
+    /// Until it listens, a minute at most.
+    pub fn wait(&mut self) {
         for _ in 0..3000 {
             if TcpStream::connect(self.address).is_ok() {
                 return;
             }
+            if self.child.try_wait().unwrap().is_some() {
+                break;
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("nothing listens on {} after a minute", self.address);
+        panic!("it does not start; is node 22 or newer? {}", fs::read_to_string(&self.log).unwrap());
     }
 }
 
