@@ -170,6 +170,10 @@ fn tags_stay_and_branches_are_never_forced() {
         let said = stage.git(TOKEN, refused).unwrap_err();
         assert!(said.contains("pre-receive hook declined") && said.contains("remote: error: GH0"), "{said}");
     }
+    stage.git(TOKEN, &["push", "--quiet", "origin", "HEAD:refs/heads/release/0.2"]).unwrap();
+    let series = stage.get("/branches/release%2F0.2");
+    assert_eq!((&series["name"], &series["protected"]), (&json!("release/0.2"), &json!(false)));
+    assert_eq!(stage.repository.violations(), [""; 0]);
     stage.remote.protect("master");
     stage.repository.protect("master");
     stage.project.commit("and more");

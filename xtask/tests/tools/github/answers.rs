@@ -93,7 +93,7 @@ impl Hosted {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         match (request.method.as_str(), path) {
             ("GET", ["commits", sha, "check-runs"]) => self.check_runs(request, sha, query),
-            ("GET", ["branches", _] | ["releases"] | ["releases", _] | ["releases", _, "assets"])
+            ("GET", ["branches", ..] | ["releases"] | ["releases", _] | ["releases", _, "assets"])
             | ("GET", ["pulls"] | ["pulls", _])
             | ("DELETE", ["releases", _]) => self.relayed(request),
             ("POST", ["pulls"]) => self.open(request, &body),
