@@ -57,6 +57,10 @@ impl log::Log for Notices {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let kind = if record.level() == log::Level::Info { "note" } else { "warning" };
+            // A bar may be on the line, which draws itself anew below.
+            if std::io::stderr().is_terminal() {
+                let _ = write!(std::io::stderr(), "\r\x1b[2K");
+            }
             eprintln!("{kind}: {}", record.args());
         }
     }
