@@ -38,12 +38,25 @@ pub fn one_line(text: &str) -> String {
 
 /// Prints an object. Unlike a person, a program may take the half of it for the whole: what cannot be written is an error.
 pub fn json(object: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(object)? + "\n";
+    let text = escaped(&serde_json::to_string_pretty(object)?) + "\n";
     let mut stdout = std::io::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
         _ => Ok(()),
     }
+}
+
+/// JSON lets control characters above ASCII stand as they are, and a terminal may obey them.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_control() && c != '\n' {
+            escaped += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// Shows what an edge logs, since edges do not print: `warning: …` and `note: …` on stderr. What libraries log is theirs.
@@ -57,6 +70,10 @@ impl log::Log for Notices {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let kind = if record.level() == log::Level::Info { "note" } else { "warning" };
+            // A bar may be on the line, which draws itself anew below.
+            if std::io::stderr().is_terminal() {
+                let _ = write!(std::io::stderr(), "\r\x1b[2K");
+            }
             eprintln!("{kind}: {}", record.args());
         }
     }

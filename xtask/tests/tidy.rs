@@ -10,6 +10,7 @@ const PURE: &[&str] = &[
     "changelog",
     "checks",
     "fault",
+    "gate",
     "image",
     "kustomization",
     "manifest",
@@ -49,7 +50,7 @@ fn src() -> PathBuf {
 fn module(path: &Path) -> (String, bool) {
     let relative = path.strip_prefix(src()).unwrap().with_extension("");
     let first = relative.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
-    (first, relative.ends_with("plan"))
+    (first, relative.components().any(|part| part.as_os_str() == "plan"))
 }
 
 /// The modules that a file's code names as `crate::NAME`, its tests left out.

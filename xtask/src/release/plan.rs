@@ -9,7 +9,9 @@ use crate::checks::{Check, State, WorkflowRun, overall};
 use crate::fault::Fault;
 use crate::gate::{Gate, Override};
 use crate::image::{Digest, sha_tag};
-use crate::version::{Series, Version};
+use crate::version::Version;
+
+mod problems;
 
 /// How long GitHub may take to start the run of a tag that was pushed.
 const START: Duration = Duration::from_secs(120);
@@ -153,28 +155,10 @@ impl Plan {
     }
 }
 
-/// Something that stands against the release, and its remedy; without a gate it cannot be passed.
-struct Problem(Option<Gate>, String, String);
-
 /// Makes the plan, or refuses with every problem at once.
 pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
     let chosen = facts.chosen();
-    let mut problems = match chosen {
-        Some(chosen) => problems_of_candidate(facts, chosen),
-        None => problems_of_tree(facts),
-    };
-    problems.extend(problem_of_name(facts, chosen));
-    let mut passed: Vec<Override> = Vec::new();
-    problems.retain(|Problem(gate, ..)| {
-        let pass = facts.overrides.iter().find(|pass| Some(pass.gate) == *gate);
-        if let Some(pass) = pass.filter(|pass| !passed.contains(pass)) {
-            passed.push(pass.clone());
-        }
-        pass.is_none()
-    });
-    if !problems.is_empty() {
-        return Err(refusal(&facts.version, problems));
-    }
+    let passed = problems::passed(facts, chosen)?;
     let about = chosen.is_none().then(|| {
         let since = facts.since.as_ref().map_or("the start".to_owned(), |(since, _)| since.to_string());
         let commits =
@@ -193,22 +177,6 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         attempt: run_of(facts).map(|run| (run.id, run.run_attempt.unwrap_or(1))),
         passed,
     })
-}
-
-fn refusal(version: &Version, problems: Vec<Problem>) -> Fault {
-    let mut gates: Vec<_> = problems.iter().filter_map(|Problem(gate, ..)| *gate).collect();
-    gates.dedup();
-    let several = problems.len() > 1;
-    let number = |index: usize| if several { format!("({}) ", index + 1) } else { String::new() };
-    let numbered = problems.into_iter().enumerate();
-    let (what, mut help): (Vec<_>, Vec<_>) = numbered
-        .map(|(index, Problem(_, what, help))| (number(index) + &what, number(index) + &help))
-        .unzip();
-    if !gates.is_empty() {
-        let gates: Vec<_> = gates.iter().map(|gate| format!("--override {gate}")).collect();
-        help.push(format!("if it must be now: {} --because \"…\", which the tag will tell", gates.join(" ")));
-    }
-    Fault::refused(format!("cannot release {version}: {}", what.join("; "))).help(help.join("\n      "))
 }
 
 impl Facts {
@@ -239,147 +207,6 @@ impl Candidate {
         let pending = |checks: &Vec<Check>| overall(checks) == State::Pending;
         self.checks.as_ref().map_or(true, pending) || self.image.is_err()
     }
-}
-
-fn problems_of_candidate(facts: &Facts, chosen: &Candidate) -> Vec<Problem> {
-    let Facts { version, branch, .. } = facts;
-    let mut problems = Vec::new();
-    if let Some(tag) = facts.local_tag.as_deref().filter(|tag| *tag != chosen.commit) {
-        problems.push(Problem(
-            None,
-            format!("your own tag {version} names {}, not {}", short(tag), short(&chosen.commit)),
-            format!("git tag --delete {version}"),
-        ));
-    }
-    let passes = facts.overridden(Gate::Checks);
-    if facts.remote_tag.is_none()
-        && let Err(fault) = &chosen.checks
-        && passes
-    {
-        problems.push(Problem(Some(Gate::Checks), fault.to_string(), String::new()));
-    }
-    if facts.remote_tag.is_none()
-        && let Ok(checks) = &chosen.checks
-    {
-        // What may still come is waited for, unless it is passed.
-        let bad = checks.iter().filter(|check| match check.state {
-            State::Red => true,
-            State::Green => false,
-            State::Pending | State::Missing => passes,
-        });
-        problems.extend(bad.map(|check| {
-            Problem(
-                Some(Gate::Checks),
-                format!("on {} {check}", short(&chosen.commit)),
-                format!("mend it on {branch}, or run it again there: the first green commit that still says {version} is tagged"),
-            )
-        }));
-    }
-    problems
-}
-
-/// A version's name never moves, neither in git nor in the registry.
-fn problem_of_name(facts: &Facts, chosen: Option<&Candidate>) -> Option<Problem> {
-    let Ok(Some(published)) = &facts.published else { return None };
-    let image = chosen.map(|chosen| &chosen.image);
-    // Of an image that was cleaned away nothing can be said.
-    let is_gone = facts.remote_tag.is_some() && matches!(image, Some(Ok(None)));
-    let is_same = matches!(image, Some(Ok(Some(image))) if image == published);
-    if matches!(image, Some(Err(_))) || is_gone || is_same {
-        return None;
-    }
-    Some(Problem(
-        None,
-        format!("the registry has another image under {}: {published}", facts.version),
-        "a version is never moved: release the next one".into(),
-    ))
-}
-
-fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
-    let Facts { version, branch, .. } = facts;
-    let mut problems = Vec::new();
-    if let Some(tag) = facts.remote_tag.as_ref().or(facts.local_tag.as_ref()) {
-        let help = match facts.published {
-            Ok(None) => format!(
-                "it was never published: git push --delete origin {version}; git tag --delete {version}"
-            ),
-            _ => "a version is never moved: release the next one".to_owned(),
-        };
-        problems.push(Problem(
-            None,
-            format!("a tag {version} stands on {}, which was not prepared to be {version}", short(tag)),
-            help,
-        ));
-    }
-    if let Some(last) = facts.last.as_ref().filter(|last| *last >= version) {
-        let text = format!("{last} is released already");
-        let series = Series::of(version).branch();
-        let help = if series == *branch {
-            "choose a version above it".to_owned()
-        } else {
-            format!("choose a version above it; to mend an older one, push a branch {series} from it first")
-        };
-        problems.push(Problem(Some(Gate::Newer), text, help));
-    } else if let Some(other) = &facts.under_way {
-        problems.push(Problem(
-            Some(Gate::Newer),
-            format!("{branch} is prepared for {other}, which is not tagged yet"),
-            format!(
-                "finish that one first: cargo xtask release {other}; or revert the commit that prepared it"
-            ),
-        ));
-    } else if facts.declared > *version {
-        problems.push(Problem(
-            Some(Gate::Newer),
-            format!("{branch} says {} in Cargo.toml already", facts.declared),
-            "choose a version above it".into(),
-        ));
-    }
-    if let (Some((last, _)), 0) = (&facts.since, facts.commits) {
-        let text = format!("{branch} has no commit since {last}");
-        problems.push(Problem(Some(Gate::Changes), text, "there is nothing to release".into()));
-    }
-    if facts.on_branch.as_ref() != Some(branch) {
-        let on = facts.on_branch.as_deref().unwrap_or("a detached HEAD");
-        problems.push(Problem(
-            Some(Gate::Branch),
-            format!("you are on {on}; {version} is cut from {branch}"),
-            format!("git switch {branch}"),
-        ));
-    } else if facts.head != facts.remote_head {
-        problems.push(Problem(
-            Some(Gate::Synced),
-            format!("HEAD is {}, the remote's {branch} is {}", short(&facts.head), short(&facts.remote_head)),
-            "git pull --rebase, then git push".into(),
-        ));
-    }
-    if !facts.dirty.is_empty() {
-        let paths = facts.dirty.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
-        problems.push(Problem(
-            Some(Gate::Clean),
-            format!("{} paths differ from HEAD: {paths}", facts.dirty.len()),
-            "commit or stash them".into(),
-        ));
-    }
-    if let Err(fault) = &facts.notes {
-        let text = fault.to_string();
-        let (what, help) = text.split_once("\nhelp: ").unwrap_or((&text, "mend the file on the branch"));
-        problems.push(Problem(None, what.to_owned(), help.to_owned()));
-    }
-    if let Some(GithubFacts { proposal: Ok(Some(proposal)), .. }) = &facts.github
-        && !proposal.open
-        && !proposal.merged
-    {
-        problems.push(Problem(
-            None,
-            format!("{} was closed and not merged", proposal.url),
-            format!(
-                "reopen it; or git push --delete origin {}, and run this again",
-                proposal_branch(version)
-            ),
-        ));
-    }
-    problems
 }
 
 /// The branch of the pull request that prepares a version.

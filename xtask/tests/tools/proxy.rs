@@ -170,7 +170,9 @@ impl State {
         if has(&head, "expect", "100-continue") {
             (&*client).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let credentials = value(&head, "authorization").unwrap_or_default().to_owned();
+        // A client gets them for reading and for writing, and a password is the same for both.
+        let reads = line.starts_with("GET ");
+        let credentials = format!("{reads} {}", value(&head, "authorization").unwrap_or_default());
         let uses = {
             let mut uses = self.credentials.lock().unwrap();
             *uses.entry(credentials).and_modify(|uses| *uses += 1).or_insert(1)
