@@ -204,7 +204,7 @@ fn a_limit_is_told_from_a_token_that_is_wrong() {
             .body(&json!({ "message": message }).to_string())
     };
     let cases = [
-        (answer(429, "You have exceeded a secondary rate limit").header("Retry-After", "7"), 1, "in 7 s"),
+        (answer(429, "too many").header("Retry-After", "7"), 1, "in 7 s"),
         (answer(403, "API rate limit exceeded"), 1, "in a while"),
         (answer(503, "Unicorn!"), 1, "run the same command again"),
         (answer(401, "Bad credentials"), 2, "the token of GITHUB_TOKEN was used"),

@@ -207,8 +207,9 @@ impl Http {
         let said = self.scrubbed(&said(body));
         let message = format!("{what}: {status}{said}");
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let limited =
-            header("x-ratelimit-remaining") == Some("0") || said.to_lowercase().contains("rate limit");
+        let limited = status == StatusCode::TOO_MANY_REQUESTS
+            || header("x-ratelimit-remaining") == Some("0")
+            || is_limit(&said);
         match status.as_u16() {
             403 | 429 if limited => Fault::remote(message).help(match header("retry-after") {
                 Some(seconds) => format!("run the same command again in {seconds} s"),
@@ -220,7 +221,7 @@ impl Http {
             401 | 403 => Fault::usage(message).help(self.advice()),
             // To whom may not see a private repository, it does not exist.
             404 => Fault::usage(message).help(format!("is the repository right? {}", self.advice())),
-            408 | 429 | 500.. => Fault::remote(message).help("run the same command again"),
+            408 | 500.. => Fault::remote(message).help("run the same command again"),
             _ => Fault::refused(message),
         }
     }
@@ -281,6 +282,10 @@ impl std::fmt::Debug for Http {
         let from = self.secret.as_ref().map(|secret| &secret.from);
         f.debug_struct("Http").field("api", &self.api_url).field("token", &from).finish_non_exhaustive()
     }
+}
+
+fn is_limit(message: &str) -> bool {
+    message.to_lowercase().contains("rate limit") || message.contains(": 429 ")
 }
 
 /// An error with its causes, in one line; octocrab's own words are often only "Service Error".
