@@ -19,10 +19,12 @@ mod proxy;
 mod server;
 #[path = "tools/stage.rs"]
 mod stage;
+#[path = "tools/steps.rs"]
+mod steps;
 mod tools;
 
 use std::fs;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -32,68 +34,7 @@ use project::run;
 use proxy::Harm;
 use serde_json::{Value, json};
 use stage::{CHECKS, Stage, ended};
-
-fn scene() -> Option<Stage> {
-    stage::possible().then(|| Stage::new(&Arc::new(Registry::with_password()), |_, _| Harm::None))
-}
-
-/// It must end so; gives all that it said.
-fn ends(output: &Output, code: i32) -> String {
-    let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said)).concat();
-    assert_eq!(ended(output.status), code.to_string(), "{said}");
-    said
-}
-
-/// It must refuse, and say all of this.
-fn refuses(stage: &Stage, args: &[&str], sayings: &[&str]) {
-    let said = ends(&stage.release(args), 3);
-    for saying in sayings {
-        assert!(said.contains(saying), "{args:?}: no {saying:?} in\n{said}");
-    }
-    assert!(said.contains("\nhelp: "), "{said}");
-}
-
-/// The tag's run, played.
-fn publish(stage: &Stage, version: &str) {
-    let run = stage.repository.start_run(version);
-    let output = stage.publish(version);
-    ends(&output, 0);
-    stage.repository.end_run(run, "success");
-}
-
-/// All of it, without a hitch.
-fn through(stage: &Stage, version: &str) {
-    ends(&stage.release(&[version, "--yes"]), 1);
-    stage.play_ci();
-    ends(&stage.release(&[version, "--yes"]), 1);
-    publish(stage, version);
-    ends(&stage.release(&[version, "--yes"]), 0);
-    assert_eq!(stage.repository.violations(), [""; 0]);
-}
-
-fn tags(stage: &Stage) -> String {
-    stage.remote.git(&["tag", "--list"])
-}
-
-fn commit(stage: &Stage, subject: &str) {
-    fs::write(stage.project.path("news"), subject).unwrap();
-    stage.project.commit(subject);
-}
-
-fn push(stage: &Stage, branch: &str) {
-    stage.git(&["push", "--quiet", "--set-upstream", "origin", branch]);
-    stage.play_ci();
-}
-
-/// With the version prepared and its image built; what the checks say is the test's.
-fn prepared() -> Option<(Stage, String)> {
-    let stage = scene()?;
-    ends(&stage.release(&["v0.2.0", "--yes"]), 1);
-    let head = stage.head("master");
-    stage.leave_to_test(&head);
-    stage.push_image("master", &head);
-    Some((stage, head))
-}
+use steps::{commit, ends, prepared, publish, push, refuses, scene, tags, through};
 
 #[test]
 fn a_commit_is_tagged_only_when_each_check_is_green() {
