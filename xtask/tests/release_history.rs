@@ -285,15 +285,24 @@ fn a_release_that_somebody_published_half_way_is_completed() {
 
 #[test]
 fn a_tag_of_ones_own_that_says_something_else_is_not_pushed() {
-    let Some((stage, head)) = prepared() else { return };
-    stage.turn_green(&head);
-    let before = stage.git(&["rev-parse", "HEAD~"]);
+    let Some(stage) = scene() else { return };
+    let (before, remedy) = (stage.head("master"), "git tag --delete v0.2.0");
+    stage.git(&["tag", "v0.2.0"]);
+    refuses(
+        &stage,
+        &["v0.2.0", "--yes"],
+        &["was not prepared to be v0.2.0", &format!("help: only you have it: {remedy}")],
+    );
+    assert_eq!(stage.head("master"), before);
+    stage.git(&["tag", "--delete", "v0.2.0"]);
+    ends(&stage.release(&["v0.2.0", "--yes"]), 1);
+    stage.play_ci();
+    let head = stage.head("master");
     let others: [(&[&str], &str); 3] = [
         (&["-a", "-m", "mine", "v0.2.0"], "does not say what this release is to say"),
         (&["v0.2.0"], "does not say what this release is to say"),
         (&["-a", "-m", "mine", "v0.2.0", &before], &format!("names {}, not {}", &before[..12], &head[..12])),
     ];
-    let remedy = "git tag --delete v0.2.0";
     for (args, saying) in others {
         stage.git(&[&["tag"], args].concat());
         let own = stage.git(&["rev-parse", "refs/tags/v0.2.0"]);
