@@ -19,6 +19,8 @@ mod proxy;
 mod server;
 #[path = "tools/stage.rs"]
 mod stage;
+#[path = "tools/steps.rs"]
+mod steps;
 mod tools;
 
 use std::process::Stdio;
@@ -26,7 +28,8 @@ use std::time::Duration;
 
 use project::run;
 use serde_json::{Value, json};
-use stage::{commit, ended, ends, publish, push, scene, tags, through};
+use stage::ended;
+use steps::{commit, ends, publish, push, scene, tags, through};
 
 #[test]
 fn a_pull_request_may_be_merged_by_any_button() {

@@ -18,6 +18,8 @@ mod proxy;
 mod server;
 #[path = "tools/stage.rs"]
 mod stage;
+#[path = "tools/steps.rs"]
+mod steps;
 mod tools;
 
 use std::fs;
@@ -28,26 +30,8 @@ use docker_registry::Registry;
 use proxy::Harm;
 use serde_json::json;
 use server::Answer;
-use stage::{CHECKS, Stage, commit, ends, publish, push, scene, tags};
-
-/// It must refuse, and say all of this.
-fn refuses(stage: &Stage, args: &[&str], sayings: &[&str]) {
-    let said = ends(&stage.release(args), 3);
-    for saying in sayings {
-        assert!(said.contains(saying), "{args:?}: no {saying:?} in\n{said}");
-    }
-    assert!(said.contains("\nhelp: "), "{said}");
-}
-
-/// With the version prepared and its image built; what the checks say is the test's.
-fn prepared() -> Option<(Stage, String)> {
-    let stage = scene()?;
-    ends(&stage.release(&["v0.2.0", "--yes"]), 1);
-    let head = stage.head("master");
-    stage.leave_to_test(&head);
-    stage.push_image("master", &head);
-    Some((stage, head))
-}
+use stage::{CHECKS, Stage};
+use steps::{commit, ends, prepared, publish, push, refuses, scene, tags};
 
 #[test]
 fn a_commit_is_tagged_only_when_each_check_is_green() {

@@ -11,7 +11,7 @@ use super::plan::{Asked, Candidate, Facts, GithubFacts, PageState, Proposal, pro
 use crate::changelog;
 use crate::checks::{Check, judge};
 use crate::fault::Fault;
-use crate::gate::{self, Override};
+use crate::gate::{self, Gate, Override};
 use crate::git::Git;
 use crate::github::Github;
 use crate::image::{Digest, Labels, sha_tag};
@@ -361,10 +361,16 @@ impl Sources {
         Ok(if draft.is_empty() { "- Nothing changed but the version.".to_owned() } else { draft })
     }
 
-    /// What was overridden when the version was prepared.
+    /// What was overridden when the version was prepared, by the preparation that stands. Checks are none of it: they
+    /// are passed when it is tagged, or not at all.
     pub fn overridden(&self, facts: &Facts, commit: &str) -> Result<Vec<Override>> {
-        let from = facts.since.as_ref().map(|(_, commit)| commit.as_str());
-        let messages = self.git.messages_that_begin(from, commit, &format!("release: {}", facts.version))?;
-        Ok(messages.iter().flat_map(|message| gate::overrides(message)).collect())
+        let first = facts.candidates.first().map_or(commit, |candidate| &candidate.commit);
+        let before = self.git.commit(&format!("{first}^"))?;
+        let start = format!("release: {}", facts.version);
+        let messages = self.git.messages_that_begin(before.as_deref(), commit, &start)?;
+        // A squash puts more below: whose work it was, or other commits.
+        let paragraphs = messages.iter().flat_map(|message| message.split("\n\n").skip(1));
+        let passed = paragraphs.flat_map(|paragraph| gate::overrides(&format!("\n\n{paragraph}")));
+        Ok(passed.filter(|pass| pass.gate != Gate::Checks).collect())
     }
 }

@@ -173,12 +173,32 @@ impl Repository {
         hosted.dressed(hosted.mirror.relay(&request).json()).as_array().unwrap().clone()
     }
 
+    /// From now on what is published can be changed, as GitHub has it unless it is told otherwise.
+    pub fn unlock_releases(&self) {
+        self.now().mutable = true;
+    }
+
+    /// What a person does on GitHub's pages; `path` comes after the repository's name.
+    pub fn by_hand(&self, method: &str, path: &str, body: &Value) -> Value {
+        let request = Request {
+            method: method.into(),
+            path: format!("/repos/{}/{path}", self.name),
+            body: if body.is_null() { Vec::new() } else { body.to_string().into_bytes() },
+            ..Request::default()
+        };
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let parts: Vec<_> = path.split('/').collect();
+        let answer = self.now().answer(&request, &parts, query);
+        assert!(answer.status() < 300, "{method} {path}: {}", answer.status());
+        serde_json::from_slice(answer.content()).unwrap_or_default()
+    }
+
     /// From now on the branch takes changes by pull request only; git's side is for its own server to say.
     pub fn protect(&self, branch: &str) {
         self.now().protected.insert(branch.to_owned());
     }
 
-    /// Merges as GitHub's buttons do: merge, squash or rebase (of one commit). Gives the branch's new commit.
+    /// Merges as GitHub's buttons do: merge, squash (also of others) or rebase (of one commit). Gives the branch's new commit.
     pub fn merge(&self, number: u64, how: &str) -> String {
         let mut hosted = self.now();
         let pull = hosted.mirror.tell("GET", &format!("/pulls/{number}"), &Value::Null).json();
@@ -190,7 +210,14 @@ impl Repository {
         let tree = mirror.git(&["merge-tree", "--write-tree", &base, &head]).unwrap();
         let message = match how {
             "merge" => format!("Merge pull request #{number} from {OWNER}/{from}\n\n{title}"),
-            "squash" => format!("{title} (#{number})"),
+            // As it is set unless somebody changes it, and others than who opened it are named below a line.
+            "squash" | "squash of others" => {
+                let body = mirror.git(&["show", "--no-patch", "--format=%b", &head]).unwrap();
+                let author = mirror.git(&["show", "--no-patch", "--format=%an <%ae>", &head]).unwrap();
+                let others = format!("\n\n---------\n\nCo-authored-by: {author}");
+                let others = if how == "squash" { "" } else { &others };
+                format!("{title} (#{number})\n\n{body}{others}").trim_end().to_owned()
+            }
             _ => mirror.git(&["show", "--no-patch", "--format=%B", &head]).unwrap(),
         };
         let mut args = vec!["commit-tree", &tree, "-m", &message, "-p", &base];
@@ -208,9 +235,14 @@ impl Repository {
 
     /// The workflow starts for a push of this branch or tag; gives the run's id.
     pub fn start_run(&self, name: &str) -> u64 {
+        self.start_run_of("ci.yml", name)
+    }
+
+    /// Another workflow starts for it.
+    pub fn start_run_of(&self, workflow: &str, name: &str) -> u64 {
         let mut hosted = self.now();
         let sha = hosted.mirror.commit(name).unwrap();
-        hosted.actions.add("push", name, &sha)
+        hosted.actions.add(workflow, "push", name, &sha)
     }
 
     pub fn end_run(&self, id: u64, conclusion: &str) {

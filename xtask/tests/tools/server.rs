@@ -58,6 +58,10 @@ impl Answer {
         self.status
     }
 
+    pub fn content(&self) -> &[u8] {
+        &self.body
+    }
+
     /// On the wire, as the answer to the request that starts with `method`.
     pub fn bytes(&self, method: &str) -> Vec<u8> {
         let head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n{}", self.status, self.headers);

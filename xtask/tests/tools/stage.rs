@@ -294,50 +294,6 @@ infra: {{url: 'git@example.com:infra.git', branch: main}}\nenvironments:
     }
 }
 
-/// One where nothing is harmed; none if this machine lacks what it takes.
-pub fn scene() -> Option<Stage> {
-    possible().then(|| Stage::new(&Arc::new(Registry::with_password()), |_, _| Harm::None))
-}
-
-/// It must end so; gives all that it said.
-pub fn ends(output: &Output, code: i32) -> String {
-    let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said)).concat();
-    assert_eq!(ended(output.status), code.to_string(), "{said}");
-    said
-}
-
-/// The tag's run, played.
-pub fn publish(stage: &Stage, version: &str) {
-    let run = stage.repository.start_run(version);
-    let output = stage.publish(version);
-    ends(&output, 0);
-    stage.repository.end_run(run, "success");
-}
-
-/// All of it, without a hitch.
-pub fn through(stage: &Stage, version: &str) {
-    ends(&stage.release(&[version, "--yes"]), 1);
-    stage.play_ci();
-    ends(&stage.release(&[version, "--yes"]), 1);
-    publish(stage, version);
-    ends(&stage.release(&[version, "--yes"]), 0);
-    assert_eq!(stage.repository.violations(), [""; 0]);
-}
-
-pub fn tags(stage: &Stage) -> String {
-    stage.remote.git(&["tag", "--list"])
-}
-
-pub fn commit(stage: &Stage, subject: &str) {
-    fs::write(stage.project.path("news"), subject).unwrap();
-    stage.project.commit(subject);
-}
-
-pub fn push(stage: &Stage, branch: &str) {
-    stage.git(&["push", "--quiet", "--set-upstream", "origin", branch]);
-    stage.play_ci();
-}
-
 /// 0 to 4, or that it was killed.
 pub fn ended(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {

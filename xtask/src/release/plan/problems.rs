@@ -102,6 +102,7 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
     let mut problems = Vec::new();
     if let Some(tag) = facts.remote_tag.as_ref().or(facts.local_tag.as_ref()) {
         let help = match facts.published {
+            Ok(None) if facts.remote_tag.is_none() => format!("only you have it: git tag --delete {version}"),
             Ok(None) => format!(
                 "it was never published: git push --delete origin {version}; git tag --delete {version}"
             ),

@@ -1,4 +1,4 @@
-//! Runs of the one workflow, `ci.yml`. Nothing runs here: a test plays the jobs, and says how they ended.
+//! Runs of `ci.yml`, and of what other workflows there are. Nothing runs here: a test plays the jobs, and says how they ended.
 
 use serde_json::{Value, json};
 
@@ -6,10 +6,12 @@ use super::answers::{json_answer, page, parameter, refusal};
 use super::mirror::Mirror;
 use crate::server::Answer;
 
-/// One run of the workflow.
+/// One run of a workflow.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub id: u64,
+    /// Its file's name.
+    pub workflow: String,
     /// push or workflow_dispatch
     pub event: String,
     /// The branch or tag.
@@ -32,11 +34,19 @@ pub struct Actions {
 }
 
 impl Actions {
-    pub fn add(&mut self, event: &str, head_branch: &str, head_sha: &str) -> u64 {
+    pub fn add(&mut self, workflow: &str, event: &str, head_branch: &str, head_sha: &str) -> u64 {
         let id = 1000 + self.runs.len() as u64;
-        let (event, head_branch, head_sha) = (event.to_owned(), head_branch.to_owned(), head_sha.to_owned());
-        let (status, at) = ("queued".to_owned(), jiff::Timestamp::now().to_string());
-        self.runs.push(Run { id, event, head_branch, head_sha, status, conclusion: None, attempt: 1, at });
+        self.runs.push(Run {
+            id,
+            workflow: workflow.to_owned(),
+            event: event.to_owned(),
+            head_branch: head_branch.to_owned(),
+            head_sha: head_sha.to_owned(),
+            status: "queued".to_owned(),
+            conclusion: None,
+            attempt: 1,
+            at: jiff::Timestamp::now().to_string(),
+        });
         id
     }
 
@@ -100,7 +110,7 @@ impl Actions {
         let Some(sha) = found.into_iter().flatten().next() else {
             return refusal(422, &format!("No ref found for: {name}"));
         };
-        self.add("workflow_dispatch", short, &sha);
+        self.add("ci.yml", "workflow_dispatch", short, &sha);
         self.asked.push(format!("dispatch {short}"));
         Answer::new(204)
     }
@@ -114,7 +124,7 @@ fn repository(mirror: &Mirror) -> Value {
 fn shown(run: &Run, repository: &Value) -> Value {
     let url = format!("{}/actions/runs/{}", repository["url"].as_str().unwrap(), run.id);
     let html_url = format!("{}/actions/runs/{}", repository["html_url"].as_str().unwrap(), run.id);
-    let mut shown = json!({ "id": run.id, "node_id": "", "name": "ci", "path": ".github/workflows/ci.yml",
+    let mut shown = json!({ "id": run.id, "node_id": "", "name": run.workflow, "path": format!(".github/workflows/{}", run.workflow),
         "display_title": "ci", "event": run.event, "head_branch": run.head_branch, "head_sha": run.head_sha,
         "status": run.status, "conclusion": run.conclusion, "run_attempt": run.attempt, "run_number": run.id - 999,
         "workflow_id": 1, "check_suite_id": run.id, "pull_requests": [], "created_at": run.at, "updated_at": run.at,

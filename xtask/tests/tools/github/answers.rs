@@ -28,6 +28,8 @@ pub struct Hosted {
     pub assets: HashMap<u64, Option<Vec<u8>>>,
     /// The branches that take changes by pull request only. To the emulator they are as any, since it follows git.
     pub protected: HashSet<String>,
+    /// Whether what is published can change, which is a setting of a repository.
+    pub mutable: bool,
     /// By id of a check run: what it concluded, if the emulator does not know the word.
     pub conclusions: HashMap<u64, String>,
     /// By number: the commit that the pull request became, when, and its own last commit.
@@ -62,6 +64,7 @@ impl Hosted {
             actions: Actions::default(),
             assets: HashMap::new(),
             protected: HashSet::new(),
+            mutable: false,
             conclusions: HashMap::new(),
             merged: HashMap::new(),
             drafts: 0,
@@ -94,7 +97,8 @@ impl Hosted {
         match (request.method.as_str(), path) {
             ("GET", ["commits", sha, "check-runs"]) => self.check_runs(request, sha, query),
             ("GET", ["branches", ..] | ["releases"] | ["releases", _] | ["releases", _, "assets"])
-            | ("GET", ["pulls"] | ["pulls", _])
+            | ("GET" | "PATCH", ["pulls", _])
+            | ("GET", ["pulls"])
             | ("DELETE", ["releases", _]) => self.relayed(request),
             ("POST", ["pulls"]) => self.open(request, &body),
             ("POST", ["releases"]) => self.create(request, &body),
@@ -238,7 +242,7 @@ impl Hosted {
             return refusal(404, "Not Found");
         };
         let locked = ["tag_name", "target_commitish"];
-        if release["draft"] == false
+        if self.is_locked(&release)
             && locked.iter().any(|name| !body[*name].is_null() && body[*name] != release[*name])
         {
             return invalid("Release", "tag_name", "custom", "an immutable release cannot change");
@@ -255,6 +259,10 @@ impl Hosted {
             self.publish(&release);
         }
         answer
+    }
+
+    fn is_locked(&self, release: &Value) -> bool {
+        release["draft"] == false && !self.mutable
     }
 
     /// One tag has one published release, and any number of drafts.
@@ -296,7 +304,7 @@ impl Hosted {
         let of = |release: &&Value| -> bool {
             release["assets"].as_array().unwrap().iter().any(|asset| has_id(asset, id))
         };
-        if self.releases().iter().find(of).is_some_and(|release| release["draft"] == false) {
+        if self.releases().iter().find(of).is_some_and(|release| self.is_locked(release)) {
             return invalid(
                 "ReleaseAsset",
                 "release",
@@ -317,7 +325,7 @@ impl Hosted {
             );
         }
         let found = self.releases().into_iter().find(|found| has_id(found, release));
-        if found.as_ref().is_some_and(|found| found["draft"] == false) {
+        if found.as_ref().is_some_and(|found| self.is_locked(found)) {
             return invalid(
                 "ReleaseAsset",
                 "release",
