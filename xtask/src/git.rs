@@ -78,7 +78,9 @@ impl Git {
 
     /// The branch that is checked out; `None` when HEAD is detached.
     pub fn branch(&self) -> Result<Option<String>> {
-        self.ask(["symbolic-ref", "--short", "--quiet", "HEAD"])
+        // `--short` makes `heads/master` of it where a tag has the same name.
+        let name = self.ask(["symbolic-ref", "--quiet", "HEAD"])?;
+        Ok(name.map(|name| name.strip_prefix("refs/heads/").unwrap_or(&name).to_owned()))
     }
 
     /// The paths that differ from HEAD, untracked ones included.

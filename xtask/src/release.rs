@@ -245,6 +245,8 @@ impl Release<'_> {
         if !self.args.wait {
             return self.not_yet(why);
         }
+        // What others wrote goes past the macros that clean it.
+        let why = &terminal::one_line(why);
         let spinner = terminal::Spinner::start(why);
         spinner.say(why);
         let (start, mut told) = (Instant::now(), why.to_owned());
@@ -257,7 +259,7 @@ impl Release<'_> {
                 Ok((_, now)) => now,
                 // Whoever waits for two hours outlives a stumble.
                 Err(error) if exit_code(&error) == Kind::Remote as u8 => {
-                    spinner.say(&format!("{error:#}"));
+                    spinner.say(&terminal::plain(&format!("{error:#}")));
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -275,7 +277,7 @@ impl Release<'_> {
                 _ => return Ok(()),
             };
             if told != why {
-                spinner.say(&why);
+                spinner.say(&terminal::plain(&why));
                 told = why;
             }
         }

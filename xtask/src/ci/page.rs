@@ -71,7 +71,8 @@ fn draft(github: &Github, version: &Version, notes: &str) -> Result<Page> {
     }
     let mut pages = pages.into_iter();
     let kept = pages.next().context("there is no draft")?;
-    for other in pages {
+    // A published one was seen by people, whoever made it.
+    for other in pages.filter(|page| page.draft) {
         github.remove(other.id)?;
     }
     Ok(kept)
