@@ -216,8 +216,14 @@ fn succeed(command: Cmd<'_>) -> Result<String> {
 
 /// What git said against a command.
 fn complaint(named: &str, output: &Output) -> anyhow::Error {
+    let said = one_line(&text(&output.stderr));
+    if said.contains("failed to sign the data") || said.contains("failed to write commit object") {
+        return Fault::usage(format!("git cannot sign as it is set to: {said}"))
+            .help("see user.signingKey and gpg.format; git config commit.gpgSign and tag.gpgSign turn it off")
+            .into();
+    }
     let named: String = without_credentials(named).chars().take(200).collect();
-    anyhow::anyhow!("{} (from {named})", one_line(&text(&output.stderr)))
+    anyhow::anyhow!("{said} (from {named})")
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -123,6 +123,10 @@ fn cut(args: &Cut, root: &Path, seen: &RefCell<Option<Plan>>) -> Result<()> {
         true => {}
     }
     if args.dry_run {
+        // What the plan cannot know, it cannot promise.
+        if let Some(Planned { progress: Progress::Unknown(fault), .. }) = plan.next() {
+            return Err(release.unknown(fault));
+        }
         return release.finish(&plan, if plan.next().is_some() { "dry run" } else { "released" });
     }
     release.converge(facts, plan)
@@ -249,7 +253,7 @@ impl Release<'_> {
         let why = &terminal::one_line(why);
         let spinner = terminal::Spinner::start(why);
         spinner.say(why);
-        let (start, mut told) = (Instant::now(), why.to_owned());
+        let (mut start, mut told) = (Instant::now(), why.to_owned());
         let before = plan.next();
         while start.elapsed() < PATIENCE {
             std::thread::sleep(POLL);
@@ -278,7 +282,7 @@ impl Release<'_> {
             };
             if told != why {
                 spinner.say(&terminal::plain(&why));
-                told = why;
+                (start, told) = (Instant::now(), why);
             }
         }
         Err(Fault::remote(format!(

@@ -86,5 +86,6 @@ pub fn judge_push(stdout: &str, stderr: &str, remote: &str, reference: &str) -> 
     }
     Err(Fault::refused(
         format!("{remote} refused the push to {reference}: {line} {}", said.join(" ")).trim_end(),
-    ))
+    )
+    .help("a hook or a rule of the remote said so: ask who may push there"))
 }

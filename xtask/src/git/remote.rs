@@ -37,6 +37,7 @@ impl Git {
     pub fn remote_refs(&self, remote: &str) -> Result<BTreeMap<String, String>> {
         let answer = self.run(["ls-remote", "--heads", "--tags", remote]).map_err(|error| {
             Fault::remote(format!("cannot list the refs of {}: {error}", without_credentials(remote)))
+                .help("is the remote right? git remote -v; cargo xtask doctor asks every remote")
         })?;
         let mut refs = BTreeMap::<String, String>::new();
         for (id, name) in answer.lines().filter_map(|line| line.split_once('\t')) {

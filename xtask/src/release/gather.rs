@@ -38,10 +38,10 @@ pub struct Sources {
     pub git: Git,
 }
 
-/// The files that prepare a version, by path, and whether the notes were drafted.
+/// The files that prepare a version, by path, and the notes if nobody wrote any.
 pub struct Prepared {
     pub files: Vec<(&'static str, String)>,
-    pub drafted: bool,
+    pub drafted: Option<String>,
 }
 
 /// What the remote has: its branches and tags, and of the tags the versions with their commits.
@@ -119,7 +119,7 @@ impl Sources {
             let notes = self.prepare(&remote.head, version, since.as_ref()).map(|prepared| prepared.drafted);
             (self.git.count(from, &remote.head)?, notes.map_err(Fault::from))
         } else {
-            (0, Ok(false))
+            (0, Ok(None))
         };
         let series = Series::of_branch(&remote.branch);
         let of_branch = |version: &&Version| series.is_none_or(|series| Series::of(version) == series);
@@ -329,9 +329,11 @@ impl Sources {
         let overlay = Target { path: PRODUCTION_OVERLAY, image: &self.pipeline.image, source: None };
         let pin = Pin { git_ref: None, tag: Some(version.to_string()), digest: None };
         let mut notes = text("CHANGELOG.md")?;
-        let drafted = changelog::unreleased(&notes)?.is_empty();
-        if drafted {
-            notes = changelog::fill(&notes, &self.notes(&notes, head, version, since)?)?;
+        let mut drafted = None;
+        if changelog::unreleased(&notes)?.is_empty() {
+            let draft = self.notes(&notes, head, version, since)?;
+            notes = changelog::fill(&notes, &draft)?;
+            drafted = Some(draft);
         }
         let files = vec![
             ("Cargo.toml", manifest::set_workspace_version(&text("Cargo.toml")?, version)?),

@@ -40,8 +40,8 @@ pub struct Facts {
     pub declared: Version,
     /// That version, if it is another one, prepared and not tagged.
     pub under_way: Option<Version>,
-    /// Whether what is pushed to prepare the version can be made; `true` if its notes are drafted from commit subjects.
-    pub notes: Asked<bool>,
+    /// Whether what is pushed to prepare the version can be made; with its notes, if nobody wrote any.
+    pub notes: Asked<Option<String>>,
     /// Commits of the remote's branch that carry this version, the one that prepared it first, up to one that is ready
     /// or that CI is at; once it is tagged, the tag's alone.
     pub candidates: Vec<Candidate>,
@@ -138,6 +138,8 @@ pub struct Plan {
     pub branch: String,
     /// What it is made of: commits and notes, before it is prepared.
     pub about: Option<String>,
+    /// The notes, if nobody wrote any.
+    pub draft: Option<String>,
     pub steps: Vec<Planned>,
     /// The commit to tag, once it is known.
     pub commit: Option<String>,
@@ -163,7 +165,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         let since = facts.since.as_ref().map_or("the start".to_owned(), |(since, _)| since.to_string());
         let commits =
             if facts.commits == 1 { "1 commit".to_owned() } else { format!("{} commits", facts.commits) };
-        let drafted = matches!(facts.notes, Ok(true));
+        let drafted = matches!(facts.notes, Ok(Some(_)));
         let notes = if drafted { "drafted" } else { "from CHANGELOG.md" };
         format!("{commits} since {since}; notes {notes}")
     });
@@ -171,6 +173,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         version: facts.version.clone(),
         branch: facts.branch.clone(),
         about,
+        draft: facts.notes.clone().ok().flatten().filter(|_| chosen.is_none()),
         steps: steps(facts, chosen),
         commit: chosen.map(|chosen| chosen.commit.clone()),
         digest: chosen.and_then(|chosen| chosen.image.clone().ok().flatten()),
@@ -365,6 +368,12 @@ impl fmt::Display for Plan {
                 write!(f, "\n              {why}")?;
             }
         }
+        if let Some(draft) = &self.draft {
+            write!(f, "\n  notes    drafted, since [Unreleased] of CHANGELOG.md says nothing:")?;
+            for line in draft.lines() {
+                write!(f, "\n           {line}")?;
+            }
+        }
         for pass in &self.passed {
             write!(f, "\n  passed   {} because {}", pass.gate, pass.because)?;
         }
@@ -385,7 +394,7 @@ impl Serialize for Plan {
         };
         let steps: Vec<_> = self.steps.iter().map(step).collect();
         let plan = serde_json::json!({ "version": self.version, "branch": self.branch, "commit": self.commit,
-            "digest": self.digest, "steps": steps, "passed": self.passed });
+            "digest": self.digest, "draft": self.draft, "steps": steps, "passed": self.passed });
         plan.serialize(serializer)
     }
 }

@@ -93,7 +93,13 @@ fn problem_of_name(facts: &Facts, chosen: Option<&Candidate>) -> Option<Problem>
     Some(Problem(
         None,
         format!("the registry has another image under {}: {published}", facts.version),
-        "a version is never moved: release the next one".into(),
+        match chosen {
+            Some(_) => {
+                "a version is never moved: revert the commit that prepared it, then release the next one"
+                    .into()
+            }
+            None => "a version is never moved: release the next one".into(),
+        },
     ))
 }
 
@@ -114,7 +120,9 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
             help,
         ));
     }
-    if let Some(last) = facts.last.as_ref().filter(|last| *last >= version) {
+    // Of a tag of this very version all is said.
+    let by_hand = facts.remote_tag.is_some();
+    if let Some(last) = facts.last.as_ref().filter(|last| *last > version || *last == version && !by_hand) {
         let text = format!("{last} is released already");
         let series = Series::of(version).branch();
         let help = if series == *branch {
@@ -144,11 +152,14 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
     }
     if facts.on_branch.as_ref() != Some(branch) {
         let on = facts.on_branch.as_deref().unwrap_or("a detached HEAD");
-        problems.push(Problem(
-            Some(Gate::Branch),
-            format!("you are on {on}; {version} is cut from {branch}"),
-            format!("git switch {branch}"),
-        ));
+        let own = Series::of(version).branch();
+        let (what, help) = if on == own {
+            let what = format!("you are on {on}, which the remote does not have");
+            (what, format!("git push --set-upstream origin {own}"))
+        } else {
+            (format!("you are on {on}; {version} is cut from {branch}"), format!("git switch {branch}"))
+        };
+        problems.push(Problem(Some(Gate::Branch), what, help));
     } else if facts.head != facts.remote_head {
         problems.push(Problem(
             Some(Gate::Synced),
@@ -158,9 +169,10 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
     }
     if !facts.dirty.is_empty() {
         let paths = facts.dirty.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if facts.dirty.len() > 5 { ", …" } else { "" };
         problems.push(Problem(
             Some(Gate::Clean),
-            format!("{} paths differ from HEAD: {paths}", facts.dirty.len()),
+            format!("what differs from HEAD ({}): {paths}{more}", facts.dirty.len()),
             "commit or stash them".into(),
         ));
     }

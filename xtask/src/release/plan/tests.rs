@@ -41,7 +41,7 @@ fn fresh() -> Facts {
         commits: 3,
         declared: version("v0.1.0"),
         under_way: None,
-        notes: Ok(false),
+        notes: Ok(None),
         candidates: vec![],
         local_tag: None,
         remote_tag: None,
@@ -275,6 +275,8 @@ fn every_problem_is_named_at_once_with_its_remedy() {
     assert!(refused(&ahead).contains("master says v0.3.0 in Cargo.toml already"));
     let other = Facts { under_way: Some(version("v0.1.5")), ..fresh() };
     assert!(refused(&other).contains("master is prepared for v0.1.5, which is not tagged yet"));
+    let unpushed = Facts { on_branch: Some("release/0.2".into()), ..fresh() };
+    assert!(refused(&unpushed).contains("git push --set-upstream origin release/0.2"));
     let old = Facts { last: Some(version("v0.3.0")), ..fresh() };
     assert!(refused(&old).contains("push a branch release/0.2 from it first"));
 }
@@ -330,6 +332,13 @@ fn the_plan_reads_as_the_runbook() {
   2  to do    CI tests that commit and pushes its image as sha-…
   3  to do    push the annotated tag v0.2.0 on that commit
   4  to do    CI gives sha-… the name v0.2.0 and publishes the release"
+    );
+    let drafted = Facts { notes: Ok(Some("### Fixed\n\n- fix it".into())), commits: 1, ..fresh() };
+    let text = plan(&drafted).unwrap().to_string();
+    assert!(text.starts_with("release v0.2.0 from master: 1 commit since v0.1.0; notes drafted\n"), "{text}");
+    assert!(
+        text.ends_with("says nothing:\n           ### Fixed\n           \n           - fix it"),
+        "{text}"
     );
     let passed = overriding(prepared(vec![candidate("b", State::Missing)]), Gate::Clean);
     assert_eq!(
