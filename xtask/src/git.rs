@@ -222,6 +222,14 @@ fn complaint(named: &str, output: &Output) -> anyhow::Error {
             .help("see user.signingKey and gpg.format; git config commit.gpgSign and tag.gpgSign turn it off")
             .into();
     }
+    if said.contains("File exists") && said.contains(".lock'") {
+        return Fault::usage(format!("git finds a lock: {said}"))
+            .help("a git that was killed may have left it: remove that file if no other git is running")
+            .into();
+    }
+    if said.contains("not a git repository") {
+        return Fault::usage(said).help("run it inside a clone of the project").into();
+    }
     let named: String = without_credentials(named).chars().take(200).collect();
     anyhow::anyhow!("{said} (from {named})")
 }

@@ -96,7 +96,7 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
             4 => "raced",
             _ => "failed",
         };
-        println!("{}", json!({ "state": state, "error": format!("{error:#}"), "plan": *seen.borrow() }));
+        terminal::json(&json!({ "state": state, "error": format!("{error:#}"), "plan": *seen.borrow() }))?;
     }
     outcome
 }
@@ -119,7 +119,7 @@ fn cut(args: &Cut, root: &Path, seen: &RefCell<Option<Plan>>) -> Result<()> {
     match args.json {
         false => println!("{plan}"),
         // Whoever is asked has to see what for.
-        true if !args.yes => eprintln!("{plan}"),
+        true if !args.yes && !args.dry_run => eprintln!("{plan}"),
         true => {}
     }
     if args.dry_run {
@@ -301,7 +301,7 @@ impl Release<'_> {
 
     fn finish(&self, plan: &Plan, state: &str) -> Result<()> {
         if self.args.json {
-            println!("{}", json!({ "state": state, "plan": plan }));
+            terminal::json(&json!({ "state": state, "plan": plan }))?;
         } else {
             self.say(&format!("{}: {state}", self.version));
         }

@@ -85,21 +85,21 @@ impl Version {
         let plain = semver::Version::new;
         let next = match bump {
             Bump::Patch if pre => plain(major, minor, patch),
-            Bump::Patch => plain(major, minor, patch + 1),
+            Bump::Patch => plain(major, minor, patch.saturating_add(1)),
             Bump::Minor if pre && patch == 0 => plain(major, minor, 0),
-            Bump::Minor => plain(major, minor + 1, 0),
+            Bump::Minor => plain(major, minor.saturating_add(1), 0),
             Bump::Major if pre && (minor, patch) == (0, 0) => plain(major, 0, 0),
-            Bump::Major => plain(major + 1, 0, 0),
+            Bump::Major => plain(major.saturating_add(1), 0, 0),
             Bump::Rc => {
                 let mut next = match (pre, series) {
                     (true, _) => plain(major, minor, patch),
-                    (false, Some(_)) => plain(major, minor, patch + 1),
-                    (false, None) => plain(major, minor + 1, 0),
+                    (false, Some(_)) => plain(major, minor, patch.saturating_add(1)),
+                    (false, None) => plain(major, minor.saturating_add(1), 0),
                 };
                 let before = pre.then(|| self.0.pre.strip_prefix("rc.")?.parse::<u64>().ok()).flatten();
                 // `rc.N` always parses.
-                next.pre =
-                    semver::Prerelease::new(&format!("rc.{}", before.unwrap_or(0) + 1)).unwrap_or_default();
+                next.pre = semver::Prerelease::new(&format!("rc.{}", before.unwrap_or(0).saturating_add(1)))
+                    .unwrap_or_default();
                 next
             }
         };
@@ -113,7 +113,8 @@ impl FromStr for Version {
     fn from_str(text: &str) -> Result<Self, Fault> {
         let parsed = semver::Version::parse(text.strip_prefix('v').unwrap_or(text));
         match parsed {
-            Ok(version) if version.build.is_empty() => Ok(Self(version)),
+            // git takes no tag that ends so.
+            Ok(version) if version.build.is_empty() && !text.ends_with(".lock") => Ok(Self(version)),
             _ => Err(Fault::usage(format!("not a version: {text}"))
                 .help("write it as vMAJOR.MINOR.PATCH, for example v0.1.0 or v0.2.0-rc.1")),
         }
@@ -159,6 +160,13 @@ mod tests {
             ("v0.1.2", "v0.1.3", "v0.2.0", "v1.0.0", "v0.2.0-rc.1"),
             ("v0.2.0-rc.9", "v0.2.0", "v0.2.0", "v1.0.0", "v0.2.0-rc.10"),
             ("v1.2.3-rc.1", "v1.2.3", "v1.3.0", "v2.0.0", "v1.2.3-rc.2"),
+            (
+                "v18446744073709551615.18446744073709551615.18446744073709551615",
+                "v18446744073709551615.18446744073709551615.18446744073709551615",
+                "v18446744073709551615.18446744073709551615.0",
+                "v18446744073709551615.0.0",
+                "v18446744073709551615.18446744073709551615.0-rc.1",
+            ),
             ("v2.0.0-beta", "v2.0.0", "v2.0.0", "v2.0.0", "v2.0.0-rc.1"),
         ] {
             let all = [Bump::Patch, Bump::Minor, Bump::Major, Bump::Rc].map(|bump| bumped(from, bump));
@@ -183,7 +191,7 @@ mod tests {
 
     #[test]
     fn refuses_what_an_image_tag_cannot_carry() {
-        for text in ["", "v", "v1", "v1.2", "1.2.3+build", "v01.2.3", "vv1.2.3", "latest"] {
+        for text in ["", "v", "v1", "v1.2", "1.2.3+build", "v01.2.3", "vv1.2.3", "latest", "v1.2.3-a.lock"] {
             assert!(text.parse::<Version>().is_err(), "{text}");
         }
         assert_eq!(Version::from_tag("sha-0123456789ab"), None);

@@ -34,7 +34,7 @@ pub fn publish(
     }
     if page.draft {
         github
-            .publish(page.id, latest)
+            .publish(page.id, version, latest)
             .or_else(|error| if_undone(published(github, version)?.is_some(), error))?;
     }
     let shown = published(github, version)?

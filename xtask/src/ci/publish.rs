@@ -30,6 +30,9 @@ use crate::version::{Series, Version};
 /// The manifests that go with a release (spec section 3.3).
 const PRODUCTION: &str = "deploy/k8s/overlays/production";
 
+/// How often `latest` is looked at before whoever moves it is left alone.
+const LOOKS: usize = 5;
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What was pushed: `refs/heads/BRANCH` or `refs/tags/vX.Y.Z`.
@@ -306,14 +309,25 @@ fn name_version(registry: &Registry, digest: &Digest, version: &Version, names: 
         names.left.push(format!("latest stays: {version} is a pre-release"));
         return Ok(());
     }
-    let latest = labels(registry, "latest")?.and_then(|labels| labels.version.parse::<Version>().ok());
-    if let Some(old) = latest.filter(|old| old > version) {
-        names.left.push(format!("latest stays on {old}"));
-        return Ok(());
+    // Another version's run may be at it too. Both named theirs before: whoever looks last sees both.
+    for _ in 0..LOOKS {
+        let tags = registry.tags()?;
+        let versions = tags.iter().filter_map(|tag| Version::from_tag(tag));
+        let Some(highest) = versions.filter(|version| !version.is_prerelease()).max() else { break };
+        let wanted = registry.find(&highest.to_string())?;
+        if registry.resolve("latest")?.as_ref() == Some(&wanted) {
+            if highest == *version {
+                names.set.push("latest".into());
+            } else {
+                names.left.push(format!("latest stays on {highest}"));
+            }
+            return Ok(());
+        }
+        registry.tag(&wanted, "latest")?;
     }
-    registry.tag(digest, "latest")?;
-    names.set.push("latest".into());
-    Ok(())
+    Err(Fault::remote(format!("{registry}: latest does not stay where it is put"))
+        .help("is another run at it? run the same command again")
+        .into())
 }
 
 /// The labels of what a tag names; `None` without the tag, and for an image that this tool did not build.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 
 use super::{Git, without_credentials};
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind, exit_code};
 
 impl Git {
     /// What the remote says that a ref names now, annotated tags peeled to their commit; `None` if it has no such ref.
@@ -36,6 +36,10 @@ impl Git {
     /// name, annotated tags peeled; asked once.
     pub fn remote_refs(&self, remote: &str) -> Result<BTreeMap<String, String>> {
         let answer = self.run(["ls-remote", "--heads", "--tags", remote]).map_err(|error| {
+            // No git, no repository: that is nothing of the remote's.
+            if exit_code(&error) == Kind::Usage as u8 {
+                return Fault::from(error);
+            }
             Fault::remote(format!("cannot list the refs of {}: {error}", without_credentials(remote)))
                 .help("is the remote right? git remote -v; cargo xtask doctor asks every remote")
         })?;

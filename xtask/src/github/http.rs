@@ -209,9 +209,10 @@ impl Http {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let limited = status == StatusCode::TOO_MANY_REQUESTS
             || header("x-ratelimit-remaining") == Some("0")
+            || header("retry-after").is_some() && status == StatusCode::FORBIDDEN
             || is_limit(&said);
         match status.as_u16() {
-            403 | 429 if limited => Fault::remote(message).help(match header("retry-after") {
+            403 | 429 if limited => Fault::remote(message).help(match pause(headers) {
                 Some(seconds) => format!("run the same command again in {seconds} s"),
                 None if self.secret.is_none() => {
                     "set GITHUB_TOKEN: a login may ask far more often".to_owned()
@@ -282,6 +283,13 @@ impl std::fmt::Debug for Http {
         let from = self.secret.as_ref().map(|secret| &secret.from);
         f.debug_struct("Http").field("api", &self.api_url).field("token", &from).finish_non_exhaustive()
     }
+}
+
+/// How many seconds GitHub wants to be left alone, by its `Retry-After`, or until its limit is over.
+fn pause(headers: &HeaderMap) -> Option<i64> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
+    let until_reset = || Some((number("x-ratelimit-reset")? - jiff::Timestamp::now().as_second()).max(1));
+    number("retry-after").or_else(until_reset)
 }
 
 fn is_limit(message: &str) -> bool {

@@ -51,8 +51,9 @@ impl Github {
     }
 
     /// Shows a draft to everybody; `latest` makes it the one that the repository's front page shows.
-    pub fn publish(&self, page: u64, latest: bool) -> anyhow::Result<()> {
-        let content = json!({ "draft": false, "make_latest": latest.to_string() });
+    pub fn publish(&self, page: u64, version: &Version, latest: bool) -> anyhow::Result<()> {
+        let content = json!({ "draft": false, "prerelease": version.is_prerelease(),
+            "make_latest": latest.to_string() });
         self.http.send(&Call::patch(&self.path(&format!("releases/{page}"))).json(&content)).map(drop)
     }
 

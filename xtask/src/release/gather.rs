@@ -83,6 +83,7 @@ impl Sources {
         let zero = "v0.0.0".parse::<Version>()?;
         let tags = self.git.remote_tags("origin")?;
         let mut versions: Vec<_> = tags.iter().filter_map(|(tag, _)| Version::from_tag(tag)).collect();
+        versions.retain(|version| !version.is_zero());
         versions.retain(|version| series.is_none_or(|series| Series::of(version) == series));
         versions.sort();
         let Some(last) = versions.pop() else {
@@ -145,6 +146,11 @@ impl Sources {
             notes,
             local_tag: self.git.commit(&format!("refs/tags/{version}"))?,
             remote_tag: tagged,
+            latest: if version.is_prerelease() || !matches!(published, Ok(Some(_))) {
+                Ok(true)
+            } else {
+                self.registry.resolve("latest").map(|latest| latest.is_some()).map_err(Fault::from)
+            },
             published,
             github,
             overrides: overrides.to_vec(),

@@ -49,6 +49,8 @@ pub struct Facts {
     pub remote_tag: Option<String>,
     /// What the registry has under the version.
     pub published: Asked<Option<Digest>>,
+    /// Whether the registry has a `latest`, which a pre-release does not need.
+    pub latest: Asked<bool>,
     /// `None` if there is no GitHub to ask.
     pub github: Option<GithubFacts>,
     pub overrides: Vec<Override>,
@@ -309,15 +311,16 @@ fn publish_progress(facts: &Facts, chosen: Option<&Candidate>) -> Progress {
     if facts.remote_tag.is_none() {
         return Progress::Waiting("it is not tagged yet".into());
     }
-    let named = match &facts.published {
-        Err(fault) => return Progress::Unknown(fault.clone()),
-        Ok(named) => named.is_some(),
+    let named = match (&facts.published, &facts.latest) {
+        (Err(fault), _) | (_, Err(fault)) => return Progress::Unknown(fault.clone()),
+        (Ok(named), Ok(latest)) => named.is_some() && *latest,
     };
     if let Some(Candidate { image: Err(fault), .. }) = chosen {
         return Progress::Unknown(fault.clone());
     }
     let Some(github) = &facts.github else {
-        let waits = Progress::Waiting(format!("the registry has no {} yet", facts.version));
+        let waits =
+            Progress::Waiting(format!("the registry does not have all names of {} yet", facts.version));
         return if named { Progress::Done } else { waits };
     };
     match &github.page {

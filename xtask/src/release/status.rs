@@ -44,7 +44,7 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
             .iter()
             .map(|Row(what, state, place)| json!({ "what": what, "state": state, "where": place }))
             .collect();
-        println!("{}", json!({ "version": args.version, "state": state, "why": why, "rows": rows }));
+        terminal::json(&json!({ "version": args.version, "state": state, "why": why, "rows": rows }))?;
         return Ok(());
     }
     let rows = rows.into_iter().map(|Row(what, state, place)| vec![what, state, place]).collect();

@@ -46,6 +46,7 @@ fn fresh() -> Facts {
         local_tag: None,
         remote_tag: None,
         published: Ok(None),
+        latest: Ok(true),
         github: Some(GithubFacts {
             protected: Ok(false),
             proposal: Ok(None),
@@ -124,7 +125,10 @@ fn each_state_has_its_next_step() {
     // Somebody published it by hand, half-way.
     let half = github(&running, |github| github.page = Ok(published(false)));
     assert_eq!(waits(&half).0, Step::Publish);
-    assert_eq!(next(&Facts { github: None, ..named }), None);
+    assert_eq!(next(&Facts { github: None, ..named.clone() }), None);
+    // CI was killed between the two names.
+    let half = Facts { latest: Ok(false), github: None, ..named };
+    assert_eq!(waits(&half), (Step::Publish, "the registry does not have all names of v0.2.0 yet".into()));
 }
 
 #[test]
