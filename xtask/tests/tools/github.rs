@@ -251,6 +251,11 @@ impl Repository {
         (run.status, run.conclusion) = ("completed".into(), Some(conclusion.to_owned()));
     }
 
+    /// Whether runs that were started again show as they were.
+    pub fn be_slow(&self, slow: bool) {
+        self.now().actions.slow = slow;
+    }
+
     pub fn runs(&self) -> Vec<Run> {
         self.now().actions.runs.clone()
     }

@@ -29,6 +29,9 @@ pub struct Actions {
     pub runs: Vec<Run>,
     /// What was asked for: `dispatch REF` or `rerun ID`.
     pub asked: Vec<String>,
+    /// Whether what was started again still shows as it was, since GitHub takes its time.
+    pub slow: bool,
+    before: Option<Run>,
     /// The URL of the host that has assets.
     pub uploads: String,
 }
@@ -87,7 +90,9 @@ impl Actions {
             wanted.iter().all(|(name, at)| parameter(query, name).is_none_or(|value| value == fields[*at]))
         };
         let repository = repository(mirror);
-        let found: Vec<_> = self.runs.iter().rev().filter(fits).map(|run| shown(run, &repository)).collect();
+        let before = |run: &Run| self.before.as_ref().filter(|before| self.slow && before.id == run.id);
+        let seen = self.runs.iter().rev().map(|run| before(run).unwrap_or(run)).filter(fits);
+        let found: Vec<_> = seen.map(|run| shown(run, &repository)).collect();
         json_answer(200, &json!({ "total_count": found.len(), "workflow_runs": page(&found, query) }))
     }
 
@@ -99,6 +104,7 @@ impl Actions {
         if run.conclusion.as_deref() == Some("success") {
             return refusal(403, "This workflow run has no failed jobs, so it cannot be retried");
         }
+        self.before = Some(run.clone());
         (run.status, run.conclusion, run.attempt) = ("queued".into(), None, run.attempt + 1);
         self.asked.push(format!("rerun {}", run.id));
         json_answer(201, &json!({}))
