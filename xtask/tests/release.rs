@@ -81,6 +81,12 @@ fn a_hotfix_comes_from_its_series_branch_and_leaves_latest() {
     assert_ne!(stage.tag("v0.2.1"), newest);
     assert_eq!(stage.remote.git(&["rev-parse", "v0.2.1^{commit}"]), stage.head("release/0.2"));
     assert_eq!(stage.repository.releases().len(), 3);
+
+    // A run that was overtaken left `latest` behind; the next one brings it to the newest.
+    ends(&stage.play(stage.developer(&["image", "retag", "v0.2.0", "latest"])), 0);
+    assert_ne!(stage.tag("latest"), newest);
+    ends(&stage.publish("v0.2.1"), 0);
+    assert_eq!(stage.tag("latest"), newest);
 }
 
 #[test]

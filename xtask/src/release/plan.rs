@@ -1,6 +1,5 @@
 //! Facts -> plan, for `release`: what is done, what comes next, and what stands against it.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,6 +11,7 @@ use crate::image::{Digest, sha_tag};
 use crate::version::Version;
 
 mod problems;
+mod show;
 
 /// How long GitHub may take to start the run of a tag that was pushed.
 const START: Duration = Duration::from_secs(120);
@@ -258,9 +258,9 @@ fn prepare_steps(facts: &Facts, prepared: bool) -> Vec<Planned> {
     let state = |done| if done { Progress::Done } else { Progress::ToDo };
     let proposal = github.as_ref().and_then(|github| github.proposal.as_ref().ok()?.as_ref());
     let protected = github.as_ref().is_some_and(|github| matches!(github.protected, Ok(true)));
-    if proposal.is_none() && !protected {
+    let unknown = github.as_ref().and_then(|g| g.protected.as_ref().err().or(g.proposal.as_ref().err()));
+    if proposal.is_none() && (!protected || unknown.is_some()) {
         let what = format!("push the commit `release: {version}` to {branch}");
-        let unknown = github.as_ref().and_then(|g| g.protected.as_ref().err().or(g.proposal.as_ref().err()));
         let progress = unknown.map_or(state(prepared), |fault| Progress::Unknown(fault.clone()));
         return vec![planned(Step::Prepare, progress, what)];
     }
@@ -287,16 +287,14 @@ fn ci_progress(facts: &Facts, chosen: Option<&Candidate>) -> Progress {
         return Progress::Done;
     }
     if !facts.overridden(Gate::Checks) {
-        let Ok(checks) = &chosen.checks else {
-            return chosen
-                .checks
-                .as_ref()
-                .map_or_else(|fault| Progress::Unknown(fault.clone()), |_| Progress::Done);
-        };
-        let waited = checks.iter().filter(|check| check.state != State::Green);
-        let waited: Vec<_> = waited.map(ToString::to_string).collect();
-        if !waited.is_empty() {
-            return Progress::Waiting(waited.join("; "));
+        match &chosen.checks {
+            Err(fault) => return Progress::Unknown(fault.clone()),
+            Ok(checks) if overall(checks) == State::Green => {}
+            Ok(checks) => {
+                let waited = checks.iter().filter(|check| check.state != State::Green);
+                let waited: Vec<_> = waited.map(ToString::to_string).collect();
+                return Progress::Waiting(waited.join("; "));
+            }
         }
     }
     match &chosen.image {
@@ -347,59 +345,6 @@ pub fn run_of(facts: &Facts) -> Option<&WorkflowRun> {
 
 fn short(commit: &str) -> &str {
     commit.get(..12).unwrap_or(commit)
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "release {} from {}", self.version, self.branch)?;
-        if let Some(about) = &self.about {
-            write!(f, ": {about}")?;
-        }
-        let next = self.next().map(|planned| planned.step);
-        for (number, Planned { step, progress, what }) in self.steps.iter().enumerate() {
-            let (state, why) = match progress {
-                Progress::Done => ("done", None),
-                Progress::ToDo => ("to do", None),
-                Progress::Waiting(why) => ("waits", Some(why.clone())),
-                Progress::Unknown(fault) => ("unknown", Some(fault.to_string().replace('\n', "; "))),
-            };
-            // What a later step waits for is the earlier one.
-            let why = why.filter(|_| Some(*step) == next);
-            let state = if why.is_none() && state != "done" { "to do" } else { state };
-            write!(f, "\n  {}  {state:7}  {what}", number + 1)?;
-            if let Some(why) = why {
-                write!(f, "\n              {why}")?;
-            }
-        }
-        if let Some(draft) = &self.draft {
-            write!(f, "\n  notes    drafted, since [Unreleased] of CHANGELOG.md says nothing:")?;
-            for line in draft.lines() {
-                write!(f, "\n           {line}")?;
-            }
-        }
-        for pass in &self.passed {
-            write!(f, "\n  passed   {} because {}", pass.gate, pass.because)?;
-        }
-        Ok(())
-    }
-}
-
-impl Serialize for Plan {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let step = |Planned { step, progress, what }: &Planned| {
-            let (state, why) = match progress {
-                Progress::Done => ("done", None),
-                Progress::ToDo => ("todo", None),
-                Progress::Waiting(why) => ("waiting", Some(why.clone())),
-                Progress::Unknown(fault) => ("unknown", Some(fault.to_string())),
-            };
-            serde_json::json!({ "step": step, "state": state, "what": what, "why": why })
-        };
-        let steps: Vec<_> = self.steps.iter().map(step).collect();
-        let plan = serde_json::json!({ "version": self.version, "branch": self.branch, "commit": self.commit,
-            "digest": self.digest, "draft": self.draft, "steps": steps, "passed": self.passed });
-        plan.serialize(serializer)
-    }
 }
 
 #[cfg(test)]

@@ -47,6 +47,13 @@ fn a_tag_says_its_message_and_when_it_was_made() {
 }
 
 #[test]
+fn a_branch_is_told_from_a_tag_of_its_name() {
+    let (_dir, work) = repositories();
+    work.run(["tag", "main"]).unwrap();
+    assert_eq!(work.branch().unwrap().as_deref(), Some("main"));
+}
+
+#[test]
 fn the_remotes_tag_replaces_the_one_here() {
     let (_dir, work) = repositories();
     let head = work.commit("HEAD").unwrap().unwrap();

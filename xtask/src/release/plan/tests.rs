@@ -165,6 +165,7 @@ fn a_protected_branch_gets_a_pull_request() {
     for unknown in [
         github(&fresh(), |github| github.protected = Err(fault.clone())),
         github(&fresh(), |github| github.proposal = Err(fault.clone())),
+        github(&fresh(), |github| (github.protected, github.proposal) = (Ok(true), Err(fault.clone()))),
     ] {
         assert_eq!(next(&unknown), Some((Step::Prepare, Progress::Unknown(fault.clone()))));
     }
