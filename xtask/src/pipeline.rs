@@ -150,7 +150,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SignedD
     let text = String::deserialize(deserializer)?;
     let parsed =
         text.parse::<jiff::Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
-    let positive = parsed.ok().filter(|duration| duration.is_positive());
+    let positive = parsed.ok().filter(SignedDuration::is_positive);
     positive.map(Some).ok_or_else(|| D::Error::custom(format!("{text:?} is no duration such as 30m or 2h")))
 }
 

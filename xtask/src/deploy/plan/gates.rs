@@ -73,7 +73,7 @@ fn refusal_of(facts: &Facts, problems: &[Problem]) -> Fault {
     let mut gates: Vec<_> = problems.iter().filter_map(|problem| problem.gate).collect();
     gates.dedup();
     // With one that cannot be passed it would not help.
-    if gates.len() > 0 && problems.iter().all(|problem| problem.gate.is_some()) {
+    if !gates.is_empty() && problems.iter().all(|problem| problem.gate.is_some()) {
         let gates: Vec<_> = gates.iter().map(|gate| format!("--override {gate}")).collect();
         help.push(format!(
             "if it must be now: {} --because \"…\", which the commit will tell",
@@ -255,22 +255,17 @@ fn span(duration: SignedDuration) -> String {
 
 fn checks(facts: &Facts, problems: &mut Vec<Problem>) {
     let commit = short(&facts.to.revision);
-    match &facts.checks {
-        Err(fault) => problems.push(Problem::unknown(
-            PinGate::Checks,
-            format!("whether {commit} passed its checks is unknown: {}", fault.message()),
-            "run the same command again",
-        )),
-        Ok(checks) => {
-            problems.extend(checks.iter().filter(|check| check.state != State::Green).map(|check| {
-                Problem::new(
-                    PinGate::Checks,
-                    format!("on {commit} {check}"),
-                    "mend it, or run it again there",
-                )
-            }))
+    let checks = match &facts.checks {
+        Ok(checks) => checks,
+        Err(fault) => {
+            let what = format!("whether {commit} passed its checks is unknown: {}", fault.message());
+            problems.push(Problem::unknown(PinGate::Checks, what, "run the same command again"));
+            return;
         }
-    }
+    };
+    let bad = checks.iter().filter(|check| check.state != State::Green);
+    let remedy = "mend it, or run it again there";
+    problems.extend(bad.map(|check| Problem::new(PinGate::Checks, format!("on {commit} {check}"), remedy)));
 }
 
 fn restore(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
