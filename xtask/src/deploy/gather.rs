@@ -43,6 +43,8 @@ pub struct Asked {
     pub restore: Option<String>,
     pub file_schema: Option<u32>,
     pub overrides: Vec<Override<PinGate>>,
+    /// As the last step of CI on the branch, which is one of the checks itself.
+    pub follow: bool,
 }
 
 impl Sources {
@@ -68,8 +70,8 @@ impl Sources {
         let observed = service::observe(&environment.url);
         drop(spinner);
         let checks = match asked.verb {
-            Verb::Promote => self.checks(&to.revision),
-            Verb::Rollback => Ok(Vec::new()),
+            Verb::Promote if !asked.follow => self.checks(&to.revision),
+            Verb::Promote | Verb::Rollback => Ok(Vec::new()),
         };
         let migrations = match &to.commit {
             Some(commit) => self.project.list(commit, "dojo/migrations")?,
