@@ -163,9 +163,8 @@ impl Sources {
                 pins().next().context("a pin without a commit")?
             }
             None => {
-                let bad: Vec<_> = history.iter().filter_map(|change| change.trailers.bad.as_ref()).collect();
                 let mut earlier = pins().filter(|((_, digest), _)| Some(digest) != from.digest.as_ref());
-                earlier.find(|((_, digest), _)| !bad.contains(&digest)).ok_or_else(|| {
+                earlier.find(|((_, digest), _)| bad_since(digest, history).is_none()).ok_or_else(|| {
                     let path = &environment.kustomization;
                     Fault::refused(format!(
                         "the history of {path} has no earlier pin to return to that is not marked bad"
