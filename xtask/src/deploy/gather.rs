@@ -61,6 +61,9 @@ impl Sources {
         let environment = &asked.environment;
         let from = self.infra.pinned(environment)?;
         let history = self.infra.history(environment)?;
+        if asked.restore.is_some() {
+            self.infra.takes_restore(environment)?;
+        }
         let to = match asked.verb {
             Verb::Promote => self.newcomer(asked)?,
             Verb::Rollback => self.predecessor(asked, &from.pin, &history)?,
