@@ -68,6 +68,7 @@ impl Infra {
             path: &environment.kustomization,
             image: &self.pipeline.image,
             source: Some(&self.pipeline.repository),
+            comment: false,
         }
     }
 

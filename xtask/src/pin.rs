@@ -110,7 +110,7 @@ impl Of {
     fn target(&self) -> Target<'_> {
         // A path that is no Unicode is a machine's accident; it is only shown.
         let path = self.file.to_str().unwrap_or("kustomization");
-        Target { path, image: &self.image, source: self.source.as_deref() }
+        Target { path, image: &self.image, source: self.source.as_deref(), comment: false }
     }
 
     fn read(&self) -> Result<String, Fault> {
