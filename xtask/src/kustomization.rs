@@ -8,6 +8,8 @@
 mod generated;
 mod note;
 mod remote;
+#[cfg(test)]
+mod rendered;
 mod scalar;
 mod site;
 mod splice;

@@ -9,9 +9,9 @@ use super::{Pin, write};
 
 /// The text before and after, grown together.
 #[derive(Default)]
-struct Texts {
-    before: String,
-    after: String,
+pub struct Texts {
+    pub before: String,
+    pub after: String,
 }
 
 impl Texts {
@@ -103,10 +103,14 @@ impl Maker {
         let indent = self.one_of(&["", "  ", "    "]);
         self.texts.keep("resources:");
         self.finish_line();
-        for _ in 0..=self.rng.usize(..3) {
+        // Each folder once: kustomize takes no object twice.
+        let mut paths = ["", "//deploy", ".git//deploy/k8s", "/x"];
+        self.rng.shuffle(&mut paths);
+        let mut others = ["../base", "github.com/other/dojo//x?ref=v0.1.0", "\"a b\""];
+        self.rng.shuffle(&mut others);
+        for (path, other) in paths.into_iter().zip(others).take(1 + self.rng.usize(..3)) {
             self.between(indent);
             let prefix = self.one_of(&["", "https://", "ssh://git@", "git::https://"]);
-            let path = self.one_of(&["", "//deploy", ".git//deploy/k8s", "/deploy"]);
             let more = self.one_of(&["", "&timeout=90s", "&submodules=false"]);
             let less = self.one_of(&["", "timeout=90s&"]);
             let url = |git_ref: &str| format!("{prefix}{SOURCE}{path}?{less}ref={git_ref}{more}");
@@ -116,7 +120,6 @@ impl Maker {
             self.texts.change(&old, &new);
             self.finish_line();
             if self.rng.bool() {
-                let other = self.one_of(&["../base", "github.com/other/dojo//x?ref=v0.1.0", "\"a b\""]);
                 self.texts.keep(&format!("{indent}- {other}"));
                 self.finish_line();
             }
@@ -250,7 +253,7 @@ impl Maker {
     fn rest(&mut self) {
         let texts = [
             "namespace: dojo-prod",
-            "patches:|- patch: |-|    images:|    - name: ghcr.io/blogle/dojo|      newTag: v0.1.0|  target: {kind: Ingress}",
+            "configMapGenerator:|- name: a|  literals:|  - |-|    images=images:|    - name: ghcr.io/blogle/dojo|      newTag: v0.1.0",
             "labels:|- pairs: {a: 'b', \"c\": d} # c",
             "commonAnnotations: &notes|  note: \"newTag: v0.1.0\"",
             "# digest: sha256:abc",
@@ -258,12 +261,12 @@ impl Maker {
         ];
         let text = self.one_of(&texts).replace('|', self.eol);
         // A block scalar's indicator is the one bar that is meant.
-        self.texts.keep(&text.replace(&format!("patch: {}-", self.eol), "patch: |-"));
+        self.texts.keep(&text.replace(&format!("  - {}-", self.eol), "  - |-"));
         self.finish_line();
     }
 }
 
-fn generate(seed: u64) -> (Texts, Pin) {
+pub fn generate(seed: u64) -> (Texts, Pin) {
     let mut rng = Rng::with_seed(seed);
     let some = |rng: &mut Rng, of: &[&str]| (rng.u8(..5) > 0).then(|| of[rng.usize(..of.len())].to_owned());
     let pin = Pin {
