@@ -6,6 +6,8 @@
 
 #[cfg(test)]
 mod generated;
+#[cfg(test)]
+mod mutated;
 mod note;
 mod remote;
 #[cfg(test)]
@@ -15,6 +17,8 @@ mod site;
 mod splice;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traps;
 mod tree;
 
 use std::ops::Range;
@@ -37,6 +41,11 @@ pub struct Pin {
     pub tag: Option<String>,
     /// `digest`.
     pub digest: Option<Digest>,
+}
+
+/// Whether a ref is a commit's whole name, which cannot move.
+pub fn is_commit(git_ref: &str) -> bool {
+    git_ref.len() == 40 && git_ref.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Which pin is meant.

@@ -9,13 +9,12 @@ use crate::fault::Fault;
 use crate::kustomization::site::{self, Pinned, refused};
 use crate::kustomization::splice::{self, Edit};
 use crate::kustomization::tree::{self, Comment};
-use crate::kustomization::{Target, parse};
+use crate::kustomization::{Target, is_commit, parse};
 use crate::version::Version;
 
 /// The version to note: the tag, if it is one and the ref is a commit.
 pub fn version<'a>(git_ref: &str, tag: Option<&'a str>) -> Option<&'a str> {
-    let commit = git_ref.len() == 40 && git_ref.bytes().all(|byte| byte.is_ascii_hexdigit());
-    tag.filter(|tag| commit && Version::from_tag(tag).is_some())
+    tag.filter(|tag| is_commit(git_ref) && Version::from_tag(tag).is_some())
 }
 
 /// Lets exactly this version, or none, stand behind each remote resource of the source.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::generated::generate;
-use super::tests::{COMMIT, Case, Expected, IMAGE, SOURCE, corpus, target};
+use super::tests::{COMMIT, Case, Expected, IMAGE, SOURCE, corpus};
 use super::*;
 
 /// The folders of the source that the files name.
@@ -150,7 +150,12 @@ impl Stage {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        Ok(Rendered::read(&String::from_utf8(output.stdout).unwrap(), image))
+        let yaml = String::from_utf8(output.stdout).unwrap();
+        if yaml.contains("image: ") {
+            Ok(Rendered::read(&yaml, image))
+        } else {
+            Err("nothing is deployed".to_owned())
+        }
     }
 }
 
@@ -182,7 +187,7 @@ impl Rendered {
 }
 
 /// The image that a pin stands for.
-fn pinned(image: &str, pin: &Pin) -> String {
+pub fn pinned(image: &str, pin: &Pin) -> String {
     let tag = pin.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
     let digest = pin.digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
     if tag.is_empty() && digest.is_empty() {
@@ -198,29 +203,26 @@ fn with_resource(text: &str) -> String {
     if REMOTES[..3].iter().any(|list| value.get(*list).is_some_and(Value::is_sequence)) {
         return text.to_owned();
     }
-    let start = text.find("\n{").map_or(0, |at| at + 1);
-    let at = if text[start..].trim_start_matches(['\u{feff}', '-', ' ']).starts_with('{') {
-        start + text[start..].find('{').unwrap() + 1
-    } else {
-        let keys = ["images", "\"images", "? images", "IMAGES"];
-        let at = |key: &&str| {
-            if text.trim_start_matches('\u{feff}').starts_with(*key) {
-                Some(0)
-            } else {
-                ["\n", "\r"].iter().find_map(|eol| text.find(&format!("{eol}{key}")).map(|at| at + 1))
-            }
-        };
-        let Some(at) = keys.iter().find_map(at) else { return text.to_owned() };
-        let at = if at == 0 { text.len() - text.trim_start_matches('\u{feff}').len() } else { at };
-        return format!("{}resources: [pod.yaml]\n{}", &text[..at], &text[at..]);
+    let starts = [0].into_iter().chain(text.match_indices(['\n', '\r']).map(|(at, _)| at + 1));
+    let words = starts.map(|start| start + text[start..].find(|c| !" -\u{feff}".contains(c)).unwrap_or(0));
+    let first = |at: &usize| {
+        ["images", "\"images", "? images", "IMAGES", "{"].iter().any(|word| text[*at..].starts_with(word))
     };
-    format!("{}\"resources\": [\"pod.yaml\"], {}", &text[..at], &text[at..])
+    let indent = |at: usize| text[..at].len() - text[..at].trim_end_matches([' ', '-']).len();
+    // The outermost of them is the file's own.
+    let Some(at) = words.filter(first).min_by_key(|at| indent(*at)) else { return text.to_owned() };
+    match text[at..].strip_prefix('{') {
+        Some(rest) => format!("{}{{\"resources\": [\"pod.yaml\"], {rest}", &text[..at]),
+        None => format!("{}resources: [pod.yaml]\n{}{}", &text[..at], " ".repeat(indent(at)), &text[at..]),
+    }
 }
 
 /// Whether kubectl renders the changed file, and exactly what it pins. What it refuses afterwards, it refused before.
-fn check(stage: &Stage, name: &str, before: &str, after: &str, target: &Target<'_>) -> bool {
-    let pin = read(after, target).unwrap();
-    match stage.render(after, target.image) {
+fn check(stage: &Stage, case: &Case) -> bool {
+    let (name, target) = (&case.name, case.target());
+    let after = write(&case.before, &target, &case.pin).unwrap();
+    let pin = read(&after, &target).unwrap();
+    match stage.render(&after, target.image) {
         Ok(rendered) => {
             assert_eq!(rendered.images, [pinned(target.image, &pin)], "{name}:\n{after}");
             if !rendered.refs.is_empty() && target.source.is_some() {
@@ -229,7 +231,7 @@ fn check(stage: &Stage, name: &str, before: &str, after: &str, target: &Target<'
             true
         }
         Err(why) => {
-            assert!(stage.render(before, target.image).is_err(), "{name}: {why}\n{after}");
+            assert!(stage.render(&case.before, target.image).is_err(), "{name}: {why}\n{after}");
             eprintln!("{name}: {}", why.trim().lines().last().unwrap_or_default());
             false
         }
@@ -237,7 +239,7 @@ fn check(stage: &Stage, name: &str, before: &str, after: &str, target: &Target<'
 }
 
 /// The work shared out to two at a time; how many came out true.
-fn count<T: Sync>(work: &[T], run: impl Fn(&T) -> bool + Sync) -> usize {
+pub fn count<T: Sync>(work: &[T], run: impl Fn(&T) -> bool + Sync) -> usize {
     let half = |work: &[T]| work.iter().filter(|one| run(one)).count();
     let (one, two) = work.split_at(work.len() / 2);
     std::thread::scope(|scope| {
@@ -251,10 +253,7 @@ fn kustomize_renders_what_the_corpus_pins() {
     let Some(stage) = Stage::set() else { return };
     let cases: Vec<_> =
         corpus().into_iter().filter(|case| matches!(case.expected, Expected::Text(_))).collect();
-    let accepted = count(&cases, |case: &Case| {
-        let Expected::Text(after) = &case.expected else { return false };
-        check(&stage, &case.name, &case.before, after, &case.target())
-    });
+    let accepted = count(&cases, |case| check(&stage, case));
     eprintln!("{accepted} of {}", cases.len());
     assert!(accepted > 115, "kubectl took only {accepted} of {}", cases.len());
 }
@@ -262,13 +261,36 @@ fn kustomize_renders_what_the_corpus_pins() {
 #[test]
 fn kustomize_renders_what_generated_files_pin() {
     let Some(stage) = Stage::set() else { return };
-    let seeds: Vec<_> = (0..40).collect();
-    let accepted = count(&seeds, |seed| {
-        let (texts, pin) = generate(*seed);
-        let target = target(Some(SOURCE));
-        let after = write(&texts.before, &target, &pin).unwrap();
-        check(&stage, &format!("seed {seed}"), &texts.before, &after, &target)
-    });
-    eprintln!("{accepted} of {}", seeds.len());
-    assert!(accepted > 35, "kubectl took only {accepted} of {}", seeds.len());
+    let cases: Vec<_> = (0..40).map(generate).collect();
+    let accepted = count(&cases, |case| check(&stage, case));
+    eprintln!("{accepted} of {}", cases.len());
+    assert!(accepted > 35, "kubectl took only {accepted} of {}", cases.len());
+}
+
+#[test]
+fn every_tag_is_text_to_kustomize() {
+    let Some(stage) = Stage::set() else { return };
+    let mut rng = fastrand::Rng::with_seed(1);
+    let letters: Vec<_> = "00112345678999abcdefxXonyEeTF__..--".chars().collect();
+    let mut random = || (0..=rng.usize(..7)).map(|_| letters[rng.usize(..letters.len())]).collect::<String>();
+    let named =
+        ["yes", "No", "OFF", "null", "NaN", "true", "2024-01-02", "0o17", "0b11", "1e3", "1_0", "inf"];
+    let random = std::iter::repeat_with(&mut random).take(1_500);
+    let tags: Vec<_> =
+        named.iter().map(|tag| (*tag).to_owned()).chain(random).filter(|tag| scalar::is_tag(tag)).collect();
+    // Annotations must be text as newTag must, and any number of them is rendered at once.
+    let mut file = "resources: [pod.yaml]\ncommonAnnotations:\n".to_owned();
+    for (index, tag) in tags.iter().enumerate() {
+        writeln!(file, "  t{index}: {}", scalar::render(tag, tree::Style::Plain)).unwrap();
+    }
+    let place = stage.path("tags");
+    write_file(&place.join("kustomization.yaml"), &file);
+    write_file(&place.join("pod.yaml"), &pod("tags", ""));
+    let output = stage.command("kubectl").arg("kustomize").arg(&place).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rendered: Value = serde_yaml::from_slice(&output.stdout).unwrap();
+    for (index, tag) in tags.iter().enumerate() {
+        assert_eq!(rendered["metadata"]["annotations"][format!("t{index}")], tag.as_str());
+    }
+    assert!(tags.len() > 1_000, "only {} tags", tags.len());
 }

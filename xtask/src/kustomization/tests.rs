@@ -28,7 +28,7 @@ pub const IMAGE: &str = "ghcr.io/blogle/dojo";
 pub const SOURCE: &str = "github.com/blogle/dojo";
 /// A commit of the source.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-const PATH: &str = "dojo/production/kustomization.yaml";
+pub const PATH: &str = "dojo/production/kustomization.yaml";
 
 pub fn digest(letter: char) -> Digest {
     format!("sha256:{}", letter.to_ascii_lowercase().to_string().repeat(64)).parse().unwrap()
