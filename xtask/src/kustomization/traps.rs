@@ -205,14 +205,14 @@ fn each_trap_is_named_and_changes_nothing() {
 #[test]
 fn kustomize_does_walk_into_the_traps() {
     let Some(stage) = Stage::set() else { return };
-    for trap in TRAPS {
-        match stage.render(trap.text, IMAGE) {
-            Err(_) if trap.silently.is_none() => {}
-            Err(why) => eprintln!("kustomize has come to refuse {}: {why}", trap.name),
-            Ok(rendered) => {
-                let silently = trap.silently.map(|rest| format!("{IMAGE}{rest}"));
-                assert_eq!(rendered.images, silently.as_slice(), "{}", trap.name);
-            }
+    let walks = |trap: &&Trap| {
+        let rendered = stage.render(trap.text, IMAGE);
+        if let Ok(rendered) = &rendered {
+            let silently = trap.silently.map(|rest| format!("{IMAGE}{rest}"));
+            assert_eq!(rendered.images, silently.as_slice(), "{}", trap.name);
         }
-    }
+        rendered.is_ok()
+    };
+    let walked = TRAPS.iter().filter(walks).count();
+    assert!(walked > 10, "kustomize took only {walked} of {}", TRAPS.len());
 }
