@@ -51,6 +51,11 @@ impl Fault {
         Self::new(Kind::Race, message)
     }
 
+    /// What is wrong, without the help.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Adds the line that says what to do next.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {

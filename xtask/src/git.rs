@@ -145,11 +145,26 @@ impl Git {
     /// Makes a commit on top of `parent` in which these files have these texts (signed when git is set to); nothing
     /// points to it yet.
     pub fn commit_files(&self, parent: &str, files: &[(&str, &str)], message: &str) -> Result<String> {
+        let files: Vec<_> = files.iter().map(|(path, text)| (*path, Some(*text))).collect();
+        self.commit_changes(parent, &files, message)
+    }
+
+    /// The same, where a file without a text is taken away.
+    pub fn commit_changes(
+        &self,
+        parent: &str,
+        files: &[(&str, Option<&str>)],
+        message: &str,
+    ) -> Result<String> {
         let folder = tempfile::tempdir()?;
         let sh = shell(&self.dir)?;
         let git = |sh| git(sh).env("GIT_INDEX_FILE", folder.path().join("index"));
         succeed(git(&sh).args(["read-tree", parent]))?;
         for (path, text) in files {
+            let Some(text) = text else {
+                succeed(git(&sh).args(["update-index", "--force-remove", "--", path]))?;
+                continue;
+            };
             let blob = succeed(git(&sh).args(["hash-object", "-w", "--stdin"]).stdin(text))?;
             let entry = succeed(git(&sh).args(["ls-tree", parent, "--", path]))?;
             let mode = entry.split(' ').next().filter(|mode| !mode.is_empty()).unwrap_or("100644");

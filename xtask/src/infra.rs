@@ -4,11 +4,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use crate::environment::{HOLD, MANIFESTS, Pinned, RESTORE, beside, restore_of, takes_restore, with_restore};
 use crate::fault::Fault;
 use crate::git::{Commit, Git, Push};
-use crate::image::Digest;
 use crate::kustomization::{self, Pin, Target};
-use crate::pipeline::{Environment, Pipeline};
+use crate::pipeline::{Environment, Manifests, Pipeline};
+use crate::trailers::Trailers;
 
 /// A private clone of the infra repository's branch, and the commit that it was read at.
 #[derive(Debug)]
@@ -19,24 +20,25 @@ pub struct Infra {
     _folder: tempfile::TempDir,
 }
 
-/// One commit that changed an environment's kustomization.
+/// What one commit writes of one environment.
+#[derive(Clone, Copy, Debug)]
+pub struct PinChange<'a> {
+    pub pin: &'a Pin,
+    pub restore: Option<&'a str>,
+    /// The overlay as kustomize renders it at the pin's ref, where the environment keeps it rendered.
+    pub manifests: Option<&'a str>,
+}
+
+/// One commit that changed an environment's pin.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub commit: Commit,
+    /// What its message says.
+    pub trailers: Trailers,
     /// The pin after it; `None` if the file of then cannot be read as one.
     pub pin: Option<Pin>,
-}
-
-impl Change {
-    /// The schema of the image that it pinned, from the commit's trailer.
-    pub fn schema(&self) -> Option<u32> {
-        trailer(&self.commit.message, "Pin-Schema")?.parse().ok()
-    }
-
-    /// The digest that this commit rolled back from.
-    pub fn bad(&self) -> Option<Digest> {
-        trailer(&self.commit.message, "Pin-Bad")?.parse().ok()
-    }
+    /// The restore after it.
+    pub restore: Option<String>,
 }
 
 impl Infra {
@@ -64,10 +66,11 @@ impl Infra {
     }
 
     fn target<'a>(&'a self, environment: &'a Environment) -> Target<'a> {
+        let rendered = environment.manifests == Manifests::Rendered;
         Target {
             path: &environment.kustomization,
             image: &self.pipeline.image,
-            source: Some(&self.pipeline.repository),
+            source: (!rendered).then_some(&self.pipeline.repository),
         }
     }
 
@@ -85,51 +88,92 @@ impl Infra {
 
     /// What the environment pins now.
     pub fn pin(&self, environment: &Environment) -> Result<Pin> {
-        Ok(kustomization::read(&self.text(environment)?, &self.target(environment))?)
+        let mut pin = kustomization::read(&self.text(environment)?, &self.target(environment))?;
+        if environment.manifests == Manifests::Rendered {
+            pin.git_ref = self.rendered_ref(environment, &self.head)?;
+        }
+        Ok(pin)
     }
 
-    /// The commits that changed the environment's kustomization, newest first.
+    /// What the environment pins now, and what else is asked of it.
+    pub fn pinned(&self, environment: &Environment) -> Result<Pinned> {
+        let file = |name| self.git.show(&self.head, &beside(&environment.kustomization, name));
+        Ok(Pinned {
+            pin: self.pin(environment)?,
+            restore: file(RESTORE)?.and_then(|text| restore_of(&text)),
+            hold: file(HOLD)?.map(|text| text.trim().to_owned()),
+        })
+    }
+
+    /// The commits that changed the environment's pin, newest first.
     pub fn history(&self, environment: &Environment) -> Result<Vec<Change>> {
         let target = self.target(environment);
+        let restore_path = beside(&environment.kustomization, RESTORE);
         let mut changes = Vec::new();
-        for commit in self.git.log(&self.head, Some(&environment.kustomization))? {
+        for commit in self.git.log(&self.head, &[&environment.kustomization, &restore_path])? {
             let text = self.git.show(&commit.id, &environment.kustomization)?;
-            let pin = text.and_then(|text| kustomization::read(&text, &target).ok());
-            changes.push(Change { commit, pin });
+            let mut pin = text.and_then(|text| kustomization::read(&text, &target).ok());
+            if let (Some(pin), Manifests::Rendered) = (&mut pin, environment.manifests) {
+                pin.git_ref = self.rendered_ref(environment, &commit.id)?;
+            }
+            let restore = self.git.show(&commit.id, &restore_path)?.and_then(|text| restore_of(&text));
+            let trailers = Trailers::parse(&commit.message);
+            changes.push(Change { commit, trailers, pin, restore });
         }
         Ok(changes)
     }
 
-    /// Commits the environment's new pin on top of what was read and pushes it: a compare-and-swap, since the remote takes
-    /// it only while its branch is still there.
-    pub fn set_pin(&self, environment: &Environment, pin: &Pin, message: &str) -> Result<(String, Push)> {
-        let text = kustomization::write(&self.text(environment)?, &self.target(environment), pin)?;
-        let commit = self.git.commit_files(&self.head, &[(&environment.kustomization, &text)], message)?;
-        let push = self.git.push("origin", &commit, &self.branch(), Some(&self.head))?;
-        Ok((commit, push))
+    /// What the rendered manifests begin with, but for the ref: how a remote resource would be written.
+    fn rendered_from(&self, environment: &Environment) -> String {
+        format!("# {}//deploy/k8s/overlays/{}?ref=", self.pipeline.repository, environment.name)
+    }
+
+    fn rendered_ref(&self, environment: &Environment, revision: &str) -> Result<Option<String>> {
+        let path = beside(&environment.kustomization, MANIFESTS);
+        let text = self.git.show(revision, &path)?.unwrap_or_default();
+        let first = text.lines().next().and_then(|line| line.strip_prefix(&self.rendered_from(environment)));
+        Ok(first.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned))
+    }
+
+    /// Makes the commit of a change on top of what was read; nothing points to it yet.
+    pub fn commit(&self, environment: &Environment, change: &PinChange<'_>, message: &str) -> Result<String> {
+        let (path, before) = (&environment.kustomization, self.text(environment)?);
+        let mut files = Vec::new();
+        let mut pin = change.pin.clone();
+        if let Some(manifests) = change.manifests {
+            kustomization::lists_resource(&before, path, MANIFESTS)?;
+            let git_ref = pin.git_ref.take().unwrap_or_default();
+            let text = format!("{}{git_ref}\n{manifests}", self.rendered_from(environment));
+            files.push((beside(path, MANIFESTS), text));
+        }
+        let after = kustomization::write(&before, &self.target(environment), &pin)?;
+        let restore_path = beside(path, RESTORE);
+        let asked = self.git.show(&self.head, &restore_path)?;
+        if change.restore.is_some() {
+            takes_restore(&after, path)?;
+        }
+        if asked.as_deref().and_then(restore_of).as_deref() != change.restore {
+            files.push((restore_path, with_restore(asked.as_deref().unwrap_or_default(), change.restore)));
+        }
+        files.push((path.clone(), after));
+        let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        self.git.commit_files(&self.head, &files, message)
+    }
+
+    /// Makes the commit that holds the environment, or no longer does.
+    pub fn commit_hold(&self, environment: &Environment, why: Option<&str>, message: &str) -> Result<String> {
+        let path = beside(&environment.kustomization, HOLD);
+        let text = why.map(|why| format!("{why}\n"));
+        self.git.commit_changes(&self.head, &[(&path, text.as_deref())], message)
+    }
+
+    /// Brings a commit to the branch: a compare-and-swap, since the remote takes it only while its branch is still what
+    /// was read.
+    pub fn push(&self, commit: &str) -> Result<Push> {
+        self.git.push("origin", commit, &self.branch(), Some(&self.head))
     }
 
     pub fn identity(&self) -> Result<String> {
         self.git.identity()
-    }
-}
-
-/// The value of the message's last `Key: value` line. Hosts may add paragraphs behind the trailers, when they merge.
-fn trailer<'a>(message: &'a str, key: &str) -> Option<&'a str> {
-    message.lines().rev().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::trailer;
-
-    #[test]
-    fn the_last_trailer_counts_also_before_what_a_host_added() {
-        let message =
-            "subject\n\nPin-Schema: 9\n\nPin-Schema: 2\nPin-By: A <a@b>\n\nCo-authored-by: B <b@c>\n";
-        assert_eq!(trailer(message, "Pin-Schema"), Some("2"));
-        assert_eq!(trailer(message, "Pin-By"), Some("A <a@b>"));
-        assert_eq!(trailer(message, "Pin"), None);
-        assert_eq!(trailer(message, "Pin-Bad"), None);
     }
 }

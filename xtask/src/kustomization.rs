@@ -20,6 +20,7 @@ use serde_yaml::Value;
 
 use crate::fault::Fault;
 use crate::image::Digest;
+use crate::version::Version;
 use remote::Remote;
 use site::{DIGEST, REMOTES, Site, TAG, refused};
 use splice::Edit;
@@ -34,6 +35,18 @@ pub struct Pin {
     pub tag: Option<String>,
     /// `digest`.
     pub digest: Option<Digest>,
+}
+
+impl Pin {
+    /// Nothing is pinned, or the infra template's `v0.0.0`.
+    pub fn is_nothing(&self) -> bool {
+        self.tag.as_deref().is_none_or(|tag| Version::from_tag(tag).is_some_and(|version| version.is_zero()))
+    }
+
+    /// How it is called: its tag.
+    pub fn name(&self) -> &str {
+        self.tag.as_deref().filter(|_| !self.is_nothing()).unwrap_or("nothing")
+    }
 }
 
 /// Which pin is meant.
@@ -75,6 +88,17 @@ pub fn write(text: &str, target: &Target<'_>, pin: &Pin) -> Result<String, Fault
     }
     verify(text, &result, target, pin)?;
     Ok(result)
+}
+
+/// Refuses a kustomization whose `resources` lack this file.
+pub fn lists_resource(text: &str, path: &str, file: &str) -> Result<(), Fault> {
+    let root: Value = serde_yaml::from_str(text).unwrap_or_default();
+    let resources = root.get("resources").and_then(Value::as_sequence).into_iter().flatten();
+    if resources.into_iter().filter_map(Value::as_str).any(|name| name.trim_start_matches("./") == file) {
+        return Ok(());
+    }
+    Err(Fault::refused(format!("{path} does not list {file}, where its rendered manifests would lie"))
+        .help(format!("write `resources: [{file}]` in it in place of the remote resource, and commit that")))
 }
 
 fn check(pin: &Pin, target: &Target<'_>) -> Result<(), Fault> {

@@ -20,10 +20,12 @@ mod docker;
 mod doctor;
 mod duckdb;
 mod engine;
+mod environment;
 mod fault;
 mod gate;
 mod git;
 mod github;
+mod hold;
 mod image;
 mod image_cmd;
 mod infra;
@@ -39,6 +41,7 @@ mod report;
 mod sbom;
 mod service;
 mod status;
+mod trailers;
 mod version;
 
 /// Builds, releases, promotes and rolls back dojo.
@@ -63,6 +66,10 @@ enum Verb {
     Promote(deploy::PromoteArgs),
     /// Make an environment run what it ran before.
     Rollback(deploy::RollbackArgs),
+    /// Let nobody change what an environment pins.
+    Hold(hold::HoldArgs),
+    /// End a hold.
+    Unhold(hold::UnholdArgs),
     /// What each environment pins, and what it runs.
     Status(status::Args),
     /// Build, push, load and inspect images.
@@ -100,6 +107,8 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Release(args) => release::run(args, &root()?),
         Verb::Promote(args) => deploy::promote(args, &root()?),
         Verb::Rollback(args) => deploy::rollback(args, &root()?),
+        Verb::Hold(args) => hold::hold(args, &root()?),
+        Verb::Unhold(args) => hold::unhold(args, &root()?),
         Verb::Status(args) => status::run(args, &root()?),
         Verb::Image(command) => image_cmd::run(command, &root()?),
         Verb::Check(args) => check::run(args, &root()?),

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use jiff::{SignedDuration, SpanRelativeTo};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::fault::Fault;
 use crate::image::Compression;
@@ -88,6 +90,17 @@ pub struct Environment {
     /// The environment that must run an image before this one takes it.
     #[serde(default)]
     pub after: Option<String>,
+    /// For how long `after` must have run it.
+    #[serde(default, deserialize_with = "duration")]
+    pub soak: Option<SignedDuration>,
+    /// What CI promotes here by itself.
+    #[serde(default)]
+    pub follow: Option<Follow>,
+    /// How manifests are pinned.
+    #[serde(default, rename = "ref")]
+    pub git_ref: Ref,
+    #[serde(default)]
+    pub manifests: Manifests,
     /// Base URL of the running service, to ask `/version` and `/readyz`.
     pub url: String,
 }
@@ -102,6 +115,43 @@ pub enum Accepts {
     Sha,
     /// A released version.
     Release,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Follow {
+    /// Each image that `edge` comes to name.
+    Edge,
+}
+
+/// What `?ref=` is for a version; for a commit's image it is always the commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ref {
+    #[default]
+    Tag,
+    /// All 40 hex digits, with the version as a comment: a tag that is moved changes nothing.
+    Commit,
+}
+
+/// Where the environment's manifests come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manifests {
+    /// kustomize fetches them at `?ref=`.
+    #[default]
+    Remote,
+    /// They lie rendered beside the kustomization, which a promotion writes, for controllers that cannot fetch.
+    Rendered,
+}
+
+/// `30m`, `2h`, `1d 12h`.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SignedDuration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parsed =
+        text.parse::<jiff::Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let positive = parsed.ok().filter(SignedDuration::is_positive);
+    positive.map(Some).ok_or_else(|| D::Error::custom(format!("{text:?} is no duration such as 30m or 2h")))
 }
 
 impl Pipeline {
@@ -156,6 +206,14 @@ impl Pipeline {
                 return wrong(format!(
                     "environment {name} comes after {after}, which is not listed before it"
                 ));
+            }
+            if environment.soak.is_some() && after.is_none() {
+                return wrong(format!(
+                    "environment {name} has a soak, but no `after` in which an image could soak"
+                ));
+            }
+            if environment.follow.is_some() && !environment.accepts.contains(&Accepts::Edge) {
+                return wrong(format!("environment {name} follows edge, but does not accept it"));
             }
         }
         Ok(())
@@ -239,6 +297,14 @@ environments:
         let pipeline = Pipeline::parse(GOOD).unwrap();
         assert_eq!(pipeline.environment("production").unwrap().after.as_deref(), Some("staging"));
         assert_eq!(pipeline.registry(), "ghcr.io/blogle/dojo");
+        let production = pipeline.environment("production").unwrap();
+        assert_eq!((production.soak, production.git_ref, production.follow), (None, Ref::Tag, None));
+        let text =
+            GOOD.replace("after: staging", "after: staging, soak: 1d 2h, ref: commit, manifests: rendered");
+        let slow = Pipeline::parse(&text).unwrap();
+        let slow = slow.environment("production").unwrap();
+        assert_eq!(slow.soak, Some(SignedDuration::from_hours(26)));
+        assert_eq!((slow.git_ref, slow.manifests), (Ref::Commit, Manifests::Rendered));
         let moved = Pipeline::parse(&format!("{GOOD}registry: oci:registry\n")).unwrap();
         assert_eq!(moved.registry(), "oci:registry");
         assert_eq!(pipeline.compression, Compression::Gzip);
@@ -256,6 +322,13 @@ environments:
         assert!(refusal("p.yaml", "s.yaml").contains("same kustomization s.yaml"));
         assert!(refusal("after: staging", "after: qa").contains("comes after qa"));
         assert!(refusal("[release]", "[]").contains("accepts nothing"));
+        assert!(refusal("after: staging", "soak: 1h").contains("no `after`"));
+        assert!(
+            refusal("after: staging", "after: staging, soak: 1 moon").contains("no duration such as 30m")
+        );
+        assert!(refusal("after: staging", "after: staging, soak: -1h").contains("no duration"));
+        assert!(refusal("after: staging", "follow: edge").contains("does not accept it"));
+        assert!(refusal("after: staging", "follow: latest").contains("latest"));
         assert!(refusal("branch:", "github: no\nbranch:").contains("github is `none` or"));
         for url in [
             "http://example.com",

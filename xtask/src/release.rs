@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::fault::{Fault, Kind, exit_code};
-use crate::gate::{Gate, Override};
+use crate::gate::{self, Override, ReleaseGate};
 use crate::terminal;
 use crate::version::{Bump, Version};
 
@@ -73,7 +73,7 @@ struct Cut {
     yes: bool,
     /// Pass a gate that is not met; can be given several times.
     #[arg(long = "override", value_name = "GATE", requires = "because")]
-    gates: Vec<Gate>,
+    gates: Vec<ReleaseGate>,
     /// Why a gate is passed; it is kept in the tag's message.
     #[arg(long, value_name = "TEXT", requires = "gates")]
     because: Option<String>,
@@ -102,7 +102,7 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
 }
 
 fn cut(args: &Cut, root: &Path, seen: &RefCell<Option<Plan>>) -> Result<()> {
-    let overrides = overrides(args)?;
+    let overrides = gate::given(&args.gates, args.because.as_deref())?;
     let sources = Sources::open(root)?;
     let version = match (&args.version, args.bump) {
         (Some(version), _) => version.clone(),
@@ -132,18 +132,10 @@ fn cut(args: &Cut, root: &Path, seen: &RefCell<Option<Plan>>) -> Result<()> {
     release.converge(facts, plan)
 }
 
-fn overrides(args: &Cut) -> Result<Vec<Override>, Fault> {
-    let because = args.because.as_deref().unwrap_or_default().trim();
-    if args.because.is_some() && (because.is_empty() || because.chars().any(char::is_control)) {
-        return Err(Fault::usage("--because needs a reason, in one line"));
-    }
-    Ok(args.gates.iter().map(|gate| Override { gate: *gate, because: because.to_owned() }).collect())
-}
-
 struct Release<'a> {
     args: &'a Cut,
     version: Version,
-    overrides: Vec<Override>,
+    overrides: Vec<Override<ReleaseGate>>,
     sources: Sources,
     /// The newest plan, for `--json` when it comes to nothing.
     seen: &'a RefCell<Option<Plan>>,

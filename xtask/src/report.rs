@@ -30,6 +30,32 @@ pub struct Version {
     pub schema: Schemas,
     pub ledger: Ledger,
     pub started_at: String,
+    /// For how long it has been serving; `None` if nobody can tell.
+    #[serde(default)]
+    pub uptime_seconds: Option<u64>,
+    /// The backups on its volume, newest first; `None` of a service that does not list them yet.
+    #[serde(default)]
+    pub backups: Option<Vec<Backup>>,
+    /// The last restore that was applied.
+    #[serde(default)]
+    pub restored: Option<Restored>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// What `rollback --restore` is told.
+    pub id: String,
+    pub schema: u32,
+    pub sequence: u64,
+    /// RFC 3339.
+    pub made_at: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    pub id: String,
+    /// RFC 3339.
+    pub at: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const PURE: &[&str] = &[
     "changelog",
     "checks",
+    "environment",
     "fault",
     "gate",
     "image",
@@ -17,6 +18,7 @@ const PURE: &[&str] = &[
     "pipeline",
     "report",
     "sbom",
+    "trailers",
     "version",
 ];
 /// One outside thing each.
@@ -25,8 +27,19 @@ const EDGES: &[&str] =
 /// Edges that stand on another one: the infra repository on git.
 const EDGE_ON_EDGE: &[(&str, &str)] = &[("infra", "git")];
 /// One verb each.
-const COMMANDS: &[&str] =
-    &["check", "ci", "deploy", "doctor", "engine", "image_cmd", "pin", "rehearse", "release", "status"];
+const COMMANDS: &[&str] = &[
+    "check",
+    "ci",
+    "deploy",
+    "doctor",
+    "engine",
+    "hold",
+    "image_cmd",
+    "pin",
+    "rehearse",
+    "release",
+    "status",
+];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

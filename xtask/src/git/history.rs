@@ -39,10 +39,10 @@ impl Git {
         Ok(self.run(["rev-parse", "--is-shallow-repository"])? == "true")
     }
 
-    /// The commits that lead to `revision`, newest first; with `path`, only those that changed it.
-    pub fn log(&self, revision: &str, path: Option<&str>) -> Result<Vec<Commit>> {
+    /// The commits that lead to `revision`, newest first; with `paths`, only those that changed one of them.
+    pub fn log(&self, revision: &str, paths: &[&str]) -> Result<Vec<Commit>> {
         let mut args = vec!["-z", "--first-parent", "--format=%H%x1f%cI%x1f%an%x1f%B", revision, "--"];
-        args.extend(path);
+        args.extend(paths);
         let text = self.walk(&args)?;
         let commits = text.split('\0').filter_map(|entry| {
             let mut fields = entry.splitn(4, '\x1f');

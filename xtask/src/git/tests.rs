@@ -49,7 +49,7 @@ fn a_commit_is_made_without_touching_the_work_tree() {
     assert_eq!(work.remote_ref("origin", "refs/heads/main").unwrap(), Some(commit.clone()));
     work.fast_forward(&commit).unwrap();
     assert_eq!(std::fs::read_to_string(dir.path().join("work/a.txt")).unwrap(), "two\n");
-    let log = work.log("HEAD", Some("a.txt")).unwrap();
+    let log = work.log("HEAD", &["a.txt"]).unwrap();
     assert_eq!(log.iter().map(|c| c.message.as_str()).collect::<Vec<_>>(), ["second\n\nKey: value", "first"]);
 }
 

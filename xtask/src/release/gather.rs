@@ -11,7 +11,7 @@ use super::plan::{Asked, Candidate, Facts, GithubFacts, PageState, Proposal, pro
 use crate::changelog;
 use crate::checks::{Check, judge};
 use crate::fault::Fault;
-use crate::gate::{self, Gate, Override};
+use crate::gate::{self, Override, ReleaseGate};
 use crate::git::Git;
 use crate::github::Github;
 use crate::image::{Digest, Labels, sha_tag};
@@ -106,7 +106,7 @@ impl Sources {
             .into())
     }
 
-    pub fn gather(&self, version: &Version, overrides: &[Override]) -> Result<Facts> {
+    pub fn gather(&self, version: &Version, overrides: &[Override<ReleaseGate>]) -> Result<Facts> {
         let remote = self.remote(Series::of(version))?;
         let tagged = remote.tags.iter().find(|(tag, _)| tag == version).map(|(_, commit)| commit.clone());
         let since = self.since(&remote, version)?;
@@ -371,7 +371,7 @@ impl Sources {
 
     /// What was overridden when the version was prepared, by the preparation that stands. Checks are none of it: they
     /// are passed when it is tagged, or not at all.
-    pub fn overridden(&self, facts: &Facts, commit: &str) -> Result<Vec<Override>> {
+    pub fn overridden(&self, facts: &Facts, commit: &str) -> Result<Vec<Override<ReleaseGate>>> {
         let first = facts.candidates.first().map_or(commit, |candidate| &candidate.commit);
         let before = self.git.commit(&format!("{first}^"))?;
         let start = format!("release: {}", facts.version);
@@ -379,6 +379,6 @@ impl Sources {
         // A squash puts more below: whose work it was, or other commits.
         let paragraphs = messages.iter().flat_map(|message| message.split("\n\n").skip(1));
         let passed = paragraphs.flat_map(|paragraph| gate::overrides(&format!("\n\n{paragraph}")));
-        Ok(passed.filter(|pass| pass.gate != Gate::Checks).collect())
+        Ok(passed.filter(|pass| pass.gate != ReleaseGate::Checks).collect())
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::checks::{Check, State, WorkflowRun, overall};
 use crate::fault::Fault;
-use crate::gate::{Gate, Override};
+use crate::gate::{Override, ReleaseGate};
 use crate::image::{Digest, sha_tag};
 use crate::version::Version;
 
@@ -53,7 +53,7 @@ pub struct Facts {
     pub latest: Asked<bool>,
     /// `None` if there is no GitHub to ask.
     pub github: Option<GithubFacts>,
-    pub overrides: Vec<Override>,
+    pub overrides: Vec<Override<ReleaseGate>>,
 }
 
 /// A commit that can be tagged once CI is content with it.
@@ -149,7 +149,7 @@ pub struct Plan {
     /// The newest run of the tag, and which try of it.
     pub attempt: Option<(u64, u64)>,
     /// The gates that are not met, and are passed.
-    pub passed: Vec<Override>,
+    pub passed: Vec<Override<ReleaseGate>>,
 }
 
 impl Plan {
@@ -185,7 +185,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
 }
 
 impl Facts {
-    fn overridden(&self, gate: Gate) -> bool {
+    fn overridden(&self, gate: ReleaseGate) -> bool {
         self.overrides.iter().any(|pass| pass.gate == gate)
     }
 
@@ -194,7 +194,7 @@ impl Facts {
     pub fn chosen(&self) -> Option<&Candidate> {
         let first = |is: fn(&Candidate) -> bool| self.candidates.iter().find(|candidate| is(candidate));
         let mut chosen = first(Candidate::is_ready);
-        if self.overridden(Gate::Checks) {
+        if self.overridden(ReleaseGate::Checks) {
             chosen = chosen.or_else(|| first(|candidate| matches!(candidate.image, Ok(Some(_)))));
         }
         chosen.or_else(|| first(Candidate::is_under_way)).or(self.candidates.last())
@@ -286,7 +286,7 @@ fn ci_progress(facts: &Facts, chosen: Option<&Candidate>) -> Progress {
     if facts.remote_tag.is_some() {
         return Progress::Done;
     }
-    if !facts.overridden(Gate::Checks) {
+    if !facts.overridden(ReleaseGate::Checks) {
         match &chosen.checks {
             Err(fault) => return Progress::Unknown(fault.clone()),
             Ok(checks) if overall(checks) == State::Green => {}

@@ -1,18 +1,13 @@
 //! Facts written down, and the plan or refusal that they must give.
 
 use super::*;
+use crate::checks::State;
+use crate::pipeline::{Manifests, Ref};
 use crate::report::{Ledger, Report, Schemas};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn candidate(name: &str, schema: u32) -> Candidate {
-    let labels = Labels {
-        revision: COMMIT.into(),
-        version: name.trim_start_matches('v').into(),
-        source: String::new(),
-        created: String::new(),
-        schema: Schema { current: schema, oldest_binary: schema },
-    };
     let kind = if name.starts_with('v') { Accepts::Release } else { Accepts::Sha };
     Candidate {
         name: name.into(),
@@ -20,7 +15,10 @@ fn candidate(name: &str, schema: u32) -> Candidate {
         git_ref: name.into(),
         commit: Some(COMMIT.into()),
         digest: Digest::of(name.as_bytes()),
-        labels,
+        revision: COMMIT.into(),
+        schema: Schema { current: schema, oldest_binary: schema },
+        version: Some(name.trim_start_matches('v').into()),
+        unasked: None,
     }
 }
 
@@ -32,6 +30,9 @@ fn reports(file: u32, oldest_binary: u32) -> Observed {
             schema: Schemas { binary: file, file, file_oldest_binary: oldest_binary },
             ledger: Ledger { id: "7f3a".into(), sequence: 42 },
             started_at: String::new(),
+            uptime_seconds: Some(3600),
+            backups: None,
+            restored: None,
         },
         ready: true,
     })
@@ -45,17 +46,34 @@ fn facts(verb: Verb, to: Candidate, observed: Observed) -> Facts {
             kustomization: "p/kustomization.yaml".into(),
             accepts: vec![Accepts::Release],
             after: None,
+            soak: None,
+            follow: None,
+            git_ref: Ref::Tag,
+            manifests: Manifests::Remote,
             url: String::new(),
         },
-        from: candidate("v0.2.1", 2).pin(),
+        from: Pinned { pin: candidate("v0.2.1", 2).pin(), ..Pinned::default() },
         to,
+        restore: None,
         observed,
         before: None,
+        checks: Ok(Vec::new()),
+        tagged_before: None,
+        bad_since: None,
         told_schema: None,
-        pinned_schemas: vec![Some(1), Some(2)],
+        past: vec![past(2), past(1)],
+        overrides: Vec::new(),
         released: [("v0.1.0", 1), ("v0.2.0", 2), ("v0.2.1", 2)].map(|(v, s)| (v.parse().unwrap(), s)).into(),
         migrations: vec!["0001_ledger.sql".into(), "0002_notes.sql".into(), "0003_more.sql".into()],
     }
+}
+
+fn past(schema: u32) -> Past {
+    Past { schema: Some(Schema { current: schema, oldest_binary: schema }), seen: None }
+}
+
+fn before(name: &str, observed: Observed) -> Option<Before> {
+    Some(Before { name: "staging".into(), pin: candidate(name, 2).pin(), observed })
 }
 
 fn refusal(facts: &Facts) -> String {
@@ -77,8 +95,11 @@ fn a_rollback_within_the_schema_is_one_pin_change() {
 fn a_downgrade_is_refused_and_names_the_newest_safe_version_and_the_backup() {
     let text = refusal(&facts(Verb::Rollback, candidate("v0.1.0", 1), reports(2, 2)));
     assert!(text.contains("data file has schema 2, and v0.1.0 knows schema 1"), "{text}");
-    assert!(text.contains("newest safe version: v0.2.1"), "{text}");
-    assert!(text.contains("schema1-seq"), "{text}");
+    assert!(
+        text.contains("newest safe version: v0.2.0 (cargo xtask rollback production --to v0.2.0)"),
+        "{text}"
+    );
+    assert!(text.contains("rollback production --to v0.1.0 --restore ledger-schema1-seq…"), "{text}");
 }
 
 #[test]
@@ -86,20 +107,44 @@ fn a_backward_compatible_migration_admits_the_older_binary() {
     assert!(plan(&facts(Verb::Rollback, candidate("v0.1.0", 1), reports(2, 1))).unwrap().change);
 }
 
+fn silent() -> Observed {
+    Observed::Silent("connection refused".into())
+}
+
 #[test]
 fn an_unknown_file_is_never_guessed_to_be_old() {
-    let silent = || Observed::Silent("connection refused".into());
     let text = refusal(&facts(Verb::Rollback, candidate("v0.1.0", 1), silent()));
     assert!(text.contains("at most 2") && text.contains("--file-schema"), "{text}");
     assert!(plan(&facts(Verb::Rollback, candidate("v0.2.0", 2), silent())).unwrap().change);
     let base = |schema| facts(Verb::Rollback, candidate("v0.2.0", schema), silent());
-    let unknown = Facts { pinned_schemas: vec![Some(1), None], ..base(2) };
-    assert!(refusal(&unknown).contains("schema is unknown"));
+    let unknown = Facts { past: vec![past(1), Past::default()], ..base(2) };
+    assert!(refusal(&unknown).contains("schema of data file is unknown"));
     assert!(plan(&Facts { told_schema: Some(2), ..unknown }).unwrap().change);
     assert!(refusal(&Facts { told_schema: Some(3), ..base(2) }).contains("downgrade"));
     let told = plan(&Facts { told_schema: Some(1), ..base(2) }).unwrap().to_string();
     assert!(told.contains("take care: an image with schema 2 was pinned here"), "{told}");
-    assert!(plan(&Facts { pinned_schemas: vec![], ..base(2) }).unwrap().change);
+    let fresh = plan(&Facts { past: vec![], ..base(2) }).unwrap();
+    assert!(fresh.notes.contains(&"production ran nothing before".to_owned()), "{fresh}");
+}
+
+#[test]
+fn a_file_that_nobody_sees_lies_between_what_was_seen_and_the_highest_since() {
+    let seen = |pinned: u32, seen: u32| {
+        let seen = Schema { current: seen, oldest_binary: seen };
+        Past { seen: Some(seen), ..past(pinned) }
+    };
+    let base = |to: u32, past| Facts { past, ..facts(Verb::Rollback, candidate("v0.2.0", to), silent()) };
+    // Seen at 2 when 3 was pinned; what was pinned long before says nothing more.
+    let since = || vec![past(3), seen(2, 2), past(2), past(9)];
+    assert!(refusal(&base(2, since())).contains("between 2 and 3"));
+    assert!(plan(&base(3, since())).unwrap().change);
+    // What was pinned when it was seen may have been rolled out after that.
+    assert!(refusal(&base(2, vec![seen(2, 2), past(3)])).contains("between 2 and 3"));
+    // The highest admits an older binary, so every file up to it does.
+    let admits = Past { schema: Some(Schema { current: 3, oldest_binary: 2 }), seen: None };
+    assert!(plan(&base(2, vec![admits, seen(2, 2), past(2)])).unwrap().change);
+    let lower = vec![seen(1, 2), past(1)];
+    assert!(refusal(&base(1, lower)).contains("if nobody else changed it"));
 }
 
 #[test]
@@ -123,16 +168,13 @@ fn only_accepted_kinds_are_promoted_and_all_reasons_come_at_once() {
 fn a_moved_tag_and_a_mislabelled_image_are_refused() {
     let mut to = candidate("v0.2.0", 2);
     to.commit = Some("f".repeat(40));
-    to.labels.version = "0.1.9".into();
+    to.version = Some("0.1.9".into());
     let text = refusal(&facts(Verb::Promote, to, reports(2, 2)));
     assert!(text.contains("was built from") && text.contains("calls itself 0.1.9"), "{text}");
 }
 
 #[test]
 fn production_waits_for_staging() {
-    let before = |name: &str, observed| {
-        Some(Before { name: "staging".into(), pin: candidate(name, 2).pin(), observed })
-    };
     let base = || facts(Verb::Promote, candidate("v0.2.2", 2), reports(2, 2));
     let other = Facts { before: before("v0.2.1", reports(2, 2)), ..base() };
     assert!(refusal(&other).contains("cargo xtask promote staging v0.2.2"));
@@ -152,8 +194,146 @@ fn production_waits_for_staging() {
 #[test]
 fn the_same_pin_again_is_nothing_to_do_even_when_a_guard_would_refuse_it() {
     let mut facts = facts(Verb::Promote, candidate("v0.2.1", 1), reports(2, 2));
-    facts.from = facts.to.pin();
+    facts.from.pin = facts.to.pin();
     let plan = plan(&facts).unwrap();
     assert!(!plan.change);
     assert_eq!(plan.to_string(), "production already pins v0.2.1: nothing to do");
+}
+
+fn overridden(facts: Facts, gates: &[PinGate]) -> Facts {
+    let pass = |gate: &PinGate| Override { gate: *gate, because: "it burns".into() };
+    Facts { overrides: gates.iter().map(pass).collect(), ..facts }
+}
+
+#[test]
+fn each_gate_refuses_by_name_and_is_passed_with_a_reason_that_the_commit_keeps() {
+    type Spoil = fn(&mut Facts);
+    let spoils: [(PinGate, &str, Spoil); 7] = [
+        (PinGate::Hold, "production is held: audit", |f| f.from.hold = Some("audit".into())),
+        (PinGate::Accepts, "production accepts release", |f| f.to.kind = Accepts::Edge),
+        (PinGate::After, "staging does not run it first", |f| {
+            f.before = before("v0.1.0", reports(2, 2));
+        }),
+        (PinGate::Soak, "has run it for 1h, and production asks for 2h", |f| {
+            f.before = before("v0.2.2", reports(2, 2));
+            f.environment.soak = Some(jiff::SignedDuration::from_hours(2));
+        }),
+        (PinGate::Checks, "check test is failure, https://x", |f| {
+            let (name, said, url) = ("test".into(), "failure".into(), "https://x".into());
+            f.checks = Ok(vec![Check { name, state: State::Red, said, url }]);
+        }),
+        (PinGate::Tag, "was built from", |f| f.to.commit = Some("f".repeat(40))),
+        (PinGate::Tag, "when infra commit abc pinned it", |f| {
+            f.tagged_before = Some(("e".repeat(40), "abc".into()));
+        }),
+    ];
+    for (gate, words, spoil) in spoils {
+        let mut facts = facts(Verb::Promote, candidate("v0.2.2", 2), reports(2, 2));
+        spoil(&mut facts);
+        let text = refusal(&facts);
+        assert!(
+            text.contains(words) && text.contains(&format!("--override {gate} --because")),
+            "{gate}: {text}"
+        );
+        let others: Vec<_> =
+            [PinGate::Hold, PinGate::After, PinGate::Soak, PinGate::Tag, PinGate::Checks, PinGate::Accepts]
+                .into_iter()
+                .filter(|other| *other != gate)
+                .collect();
+        refusal(&overridden(facts.clone(), &others));
+        let plan = plan(&overridden(facts, &[gate])).unwrap();
+        let message = plan.message("dojo", "", "A <a@b>");
+        assert!(message.ends_with(&format!("Override: {gate} because it burns\n")), "{message}");
+        assert!(plan.to_string().contains(&format!("passed  {gate}: it burns")), "{plan}");
+    }
+}
+
+#[test]
+fn what_is_met_needs_no_override_and_what_cannot_be_passed_has_none() {
+    let met = overridden(facts(Verb::Promote, candidate("v0.2.2", 2), reports(2, 2)), &[PinGate::Soak]);
+    assert_eq!(plan(&met).unwrap().overrides, []);
+    let all = [PinGate::Hold, PinGate::After, PinGate::Soak, PinGate::Tag, PinGate::Checks, PinGate::Accepts];
+    let mut gone = candidate("v0.2.2", 2);
+    gone.commit = None;
+    for to in [gone, candidate("v0.2.2", 1)] {
+        let text = refusal(&overridden(facts(Verb::Promote, to, reports(2, 2)), &all));
+        assert!(!text.contains("--override"), "{text}");
+    }
+}
+
+#[test]
+fn what_nobody_can_tell_now_may_be_asked_again() {
+    let kind = |facts: &Facts| plan(facts).unwrap_err().kind;
+    let base = || facts(Verb::Promote, candidate("v0.2.2", 2), reports(2, 2));
+    let unknown = Facts { checks: Err(Fault::remote("no route")), ..base() };
+    assert_eq!(kind(&unknown), crate::fault::Kind::Remote);
+    let mut held = unknown;
+    held.from.hold = Some("audit".into());
+    assert_eq!(kind(&held), crate::fault::Kind::Refused);
+}
+
+#[test]
+fn a_rollback_asks_for_a_hold_and_the_tag_alone() {
+    let mut facts = facts(Verb::Rollback, candidate("v0.2.0", 2), reports(2, 2));
+    facts.environment.accepts = vec![Accepts::Sha];
+    facts.environment.soak = Some(jiff::SignedDuration::from_hours(2));
+    facts.checks = Err(Fault::remote("no route"));
+    assert!(plan(&facts).unwrap().change);
+    facts.to.unasked = Some("connection refused".into());
+    let told = plan(&facts).unwrap().to_string();
+    assert!(told.contains("take care: the registry does not answer (connection refused)"), "{told}");
+    facts.from.hold = Some("audit".into());
+    assert!(refusal(&facts).contains("held: audit"));
+}
+
+fn restoring(to: &str, restore: Restore, observed: Observed) -> Facts {
+    Facts { restore: Some(restore), ..facts(Verb::Rollback, candidate(to, 1), observed) }
+}
+
+fn backup() -> Restore {
+    let id = "ledger-schema1-seq40".to_owned();
+    Restore {
+        id,
+        schema: Some(1),
+        sequence: Some(40),
+        made_at: Some("2026-01-01T02:14:00Z".into()),
+        ..Restore::default()
+    }
+}
+
+#[test]
+fn a_restore_goes_by_the_backups_schema_and_names_what_is_lost() {
+    let plan_of = |restore, observed| plan(&restoring("v0.1.0", restore, observed));
+    let told = plan_of(backup(), reports(2, 2)).unwrap();
+    assert_eq!(told.restore.as_deref(), Some("ledger-schema1-seq40"));
+    let lost = "data that is lost: sequences 41 to 42, written since 2026-01-01T02:14:00Z";
+    assert!(told.notes.contains(&lost.to_owned()), "{told}");
+    assert!(told.message("dojo", "", "A").contains("\nPin-Restore: ledger-schema1-seq40\n"));
+    let silent = plan_of(Restore { made_at: None, ..backup() }, silent()).unwrap().to_string();
+    assert!(
+        silent.contains("all after sequence 40; how much that is, is unknown, written since an unknown time"),
+        "{silent}"
+    );
+    let refused = |restore| plan_of(restore, reports(2, 2)).unwrap_err().to_string();
+    assert!(refused(Restore { schema: Some(2), ..backup() }).contains("that backup has schema 2"));
+    assert!(
+        refused(Restore { schema: None, ..backup() }).contains("tell the backup's schema: --file-schema N")
+    );
+    let absent = Restore { there: Some(vec!["other".into()]), ..backup() };
+    assert!(refused(absent).contains("production has no backup ledger-schema1-seq40"));
+    let twice = Restore { asked_before: Some("abc".into()), ..backup() };
+    assert!(refused(twice).contains("an id is applied once"));
+}
+
+#[test]
+fn a_restore_of_the_same_pin_is_a_change_once() {
+    let mut facts = restoring("v0.2.1", backup(), reports(1, 1));
+    facts.from.pin = facts.to.pin();
+    let first = plan(&facts).unwrap();
+    assert!(first.change && !first.message("dojo", "", "A").contains("Pin-Bad"), "{first}");
+    facts.from.restore = Some("ledger-schema1-seq40".into());
+    assert!(!plan(&facts).unwrap().change);
+    // Without a word of a restore, the one that is asked for stays while the pin does.
+    facts.restore = None;
+    assert!(!plan(&facts).unwrap().change);
 }

@@ -134,7 +134,7 @@ fn a_commit_is_signed_exactly_when_git_is_set_to() {
     work.run(["config", "log.showSignature", "true"]).unwrap();
     let commit = work.commit_files(&parent, &[("a.txt", "signed\n")], "a subject\n").unwrap();
     assert_eq!(work.subjects(Some(&parent), &commit).unwrap(), ["a subject"]);
-    assert_eq!(work.log(&commit, None).unwrap()[0].message, "a subject");
+    assert_eq!(work.log(&commit, &[]).unwrap()[0].message, "a subject");
 
     work.run(["config", "--unset", "commit.gpgSign"]).unwrap();
     work.run(["config", "tag.gpgSign", "true"]).unwrap();

@@ -3,20 +3,20 @@
 use super::{Candidate, Facts, GithubFacts, proposal_branch, short};
 use crate::checks::State;
 use crate::fault::Fault;
-use crate::gate::{Gate, Override};
+use crate::gate::{Override, ReleaseGate};
 use crate::version::{Series, Version};
 
 /// Something that stands against the release, and its remedy; without a gate it cannot be passed.
-struct Problem(Option<Gate>, String, String);
+struct Problem(Option<ReleaseGate>, String, String);
 
 /// The gates that are not met and are passed, or a refusal with every problem that is left.
-pub fn passed(facts: &Facts, chosen: Option<&Candidate>) -> Result<Vec<Override>, Fault> {
+pub fn passed(facts: &Facts, chosen: Option<&Candidate>) -> Result<Vec<Override<ReleaseGate>>, Fault> {
     let mut problems = match chosen {
         Some(chosen) => problems_of_candidate(facts, chosen),
         None => problems_of_tree(facts),
     };
     problems.extend(problem_of_name(facts, chosen));
-    let mut passed: Vec<Override> = Vec::new();
+    let mut passed: Vec<Override<ReleaseGate>> = Vec::new();
     problems.retain(|Problem(gate, ..)| {
         let pass = facts.overrides.iter().find(|pass| Some(pass.gate) == *gate);
         if let Some(pass) = pass.filter(|pass| !passed.contains(pass)) {
@@ -53,12 +53,12 @@ fn problems_of_candidate(facts: &Facts, chosen: &Candidate) -> Vec<Problem> {
             format!("git tag --delete {version}"),
         ));
     }
-    let passes = facts.overridden(Gate::Checks);
+    let passes = facts.overridden(ReleaseGate::Checks);
     if facts.remote_tag.is_none()
         && let Err(fault) = &chosen.checks
         && passes
     {
-        problems.push(Problem(Some(Gate::Checks), fault.to_string(), String::new()));
+        problems.push(Problem(Some(ReleaseGate::Checks), fault.to_string(), String::new()));
     }
     if facts.remote_tag.is_none()
         && let Ok(checks) = &chosen.checks
@@ -71,7 +71,7 @@ fn problems_of_candidate(facts: &Facts, chosen: &Candidate) -> Vec<Problem> {
         });
         problems.extend(bad.map(|check| {
             Problem(
-                Some(Gate::Checks),
+                Some(ReleaseGate::Checks),
                 format!("on {} {check}", short(&chosen.commit)),
                 format!("mend it on {branch}, or run it again there: the first green commit that still says {version} is tagged"),
             )
@@ -130,10 +130,10 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
         } else {
             format!("choose a version above it; to mend an older one, push a branch {series} from it first")
         };
-        problems.push(Problem(Some(Gate::Newer), text, help));
+        problems.push(Problem(Some(ReleaseGate::Newer), text, help));
     } else if let Some(other) = &facts.under_way {
         problems.push(Problem(
-            Some(Gate::Newer),
+            Some(ReleaseGate::Newer),
             format!("{branch} is prepared for {other}, which is not tagged yet"),
             format!(
                 "finish that one first: cargo xtask release {other}; or revert the commit that prepared it"
@@ -141,14 +141,14 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
         ));
     } else if facts.declared > *version {
         problems.push(Problem(
-            Some(Gate::Newer),
+            Some(ReleaseGate::Newer),
             format!("{branch} says {} in Cargo.toml already", facts.declared),
             "choose a version above it".into(),
         ));
     }
     if let (Some((last, _)), 0) = (&facts.since, facts.commits) {
         let text = format!("{branch} has no commit since {last}");
-        problems.push(Problem(Some(Gate::Changes), text, "there is nothing to release".into()));
+        problems.push(Problem(Some(ReleaseGate::Changes), text, "there is nothing to release".into()));
     }
     if facts.on_branch.as_ref() != Some(branch) {
         let on = facts.on_branch.as_deref().unwrap_or("a detached HEAD");
@@ -159,10 +159,10 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
         } else {
             (format!("you are on {on}; {version} is cut from {branch}"), format!("git switch {branch}"))
         };
-        problems.push(Problem(Some(Gate::Branch), what, help));
+        problems.push(Problem(Some(ReleaseGate::Branch), what, help));
     } else if facts.head != facts.remote_head {
         problems.push(Problem(
-            Some(Gate::Synced),
+            Some(ReleaseGate::Synced),
             format!("HEAD is {}, the remote's {branch} is {}", short(&facts.head), short(&facts.remote_head)),
             "git pull --rebase, then git push".into(),
         ));
@@ -171,7 +171,7 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
         let paths = facts.dirty.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = if facts.dirty.len() > 5 { ", …" } else { "" };
         problems.push(Problem(
-            Some(Gate::Clean),
+            Some(ReleaseGate::Clean),
             format!("what differs from HEAD ({}): {paths}{more}", facts.dirty.len()),
             "commit or stash them".into(),
         ));

@@ -99,7 +99,7 @@ fn refused(facts: &Facts) -> String {
     plan(facts).unwrap_err().to_string()
 }
 
-fn overriding(facts: Facts, gate: Gate) -> Facts {
+fn overriding(facts: Facts, gate: ReleaseGate) -> Facts {
     Facts { overrides: vec![Override { gate, because: "I say so".into() }], ..facts }
 }
 
@@ -198,23 +198,23 @@ fn whatever_is_not_green_is_passed_with_a_word() {
     for state in [State::Red, State::Pending, State::Missing] {
         let mut built = candidate("b", state);
         built.image = Ok(Some(Digest::of(b"image")));
-        let passed = overriding(prepared(vec![built]), Gate::Checks);
+        let passed = overriding(prepared(vec![built]), ReleaseGate::Checks);
         assert_eq!(next(&passed), Some((Step::Tag, Progress::ToDo)), "{state:?}");
         assert_eq!(plan(&passed).unwrap().passed, passed.overrides, "{state:?}");
     }
     let mut unknown = candidate("b", State::Green);
     unknown.checks = Err(Fault::remote("no answer"));
-    let passed = overriding(prepared(vec![unknown]), Gate::Checks);
+    let passed = overriding(prepared(vec![unknown]), ReleaseGate::Checks);
     assert_eq!(plan(&passed).unwrap().passed, passed.overrides);
-    let green = overriding(prepared(vec![candidate("b", State::Green)]), Gate::Checks);
+    let green = overriding(prepared(vec![candidate("b", State::Green)]), ReleaseGate::Checks);
     assert_eq!(plan(&green).unwrap().passed, []);
     // Two checks, one word; and a green commit goes before one that must be passed.
     let mut red = candidate("b", State::Red);
     red.checks = Ok(vec![check("test", State::Red, "failure"), check("lint", State::Red, "failure")]);
     red.image = Ok(Some(Digest::of(b"image")));
-    let passed = overriding(prepared(vec![red.clone()]), Gate::Checks);
+    let passed = overriding(prepared(vec![red.clone()]), ReleaseGate::Checks);
     assert_eq!(plan(&passed).unwrap().passed, passed.overrides);
-    let mended = overriding(prepared(vec![red, candidate("c", State::Green)]), Gate::Checks);
+    let mended = overriding(prepared(vec![red, candidate("c", State::Green)]), ReleaseGate::Checks);
     assert_eq!(plan(&mended).unwrap().commit, Some(commit("c")));
 }
 
@@ -289,23 +289,23 @@ fn every_problem_is_named_at_once_with_its_remedy() {
 #[test]
 fn every_gate_can_be_passed_and_nothing_else() {
     type Spoil = fn(&mut Facts);
-    let wrong: [(Gate, Spoil); 5] = [
-        (Gate::Branch, |facts| facts.on_branch = None),
-        (Gate::Clean, |facts| facts.dirty = vec!["a.rs".into()]),
-        (Gate::Synced, |facts| facts.head = commit("c")),
-        (Gate::Newer, |facts| facts.declared = version("v0.3.0")),
-        (Gate::Changes, |facts| facts.commits = 0),
+    let wrong: [(ReleaseGate, Spoil); 5] = [
+        (ReleaseGate::Branch, |facts| facts.on_branch = None),
+        (ReleaseGate::Clean, |facts| facts.dirty = vec!["a.rs".into()]),
+        (ReleaseGate::Synced, |facts| facts.head = commit("c")),
+        (ReleaseGate::Newer, |facts| facts.declared = version("v0.3.0")),
+        (ReleaseGate::Changes, |facts| facts.commits = 0),
     ];
     for (gate, spoil) in wrong {
         let mut facts = fresh();
         spoil(&mut facts);
         assert!(refused(&facts).contains(&format!("--override {gate} ")), "{gate}");
-        let other = if gate == Gate::Clean { Gate::Newer } else { Gate::Clean };
+        let other = if gate == ReleaseGate::Clean { ReleaseGate::Newer } else { ReleaseGate::Clean };
         assert!(plan(&overriding(facts.clone(), other)).is_err(), "{gate}");
         let facts = overriding(facts, gate);
         assert_eq!(plan(&facts).unwrap().passed, facts.overrides, "{gate}");
     }
-    let moved = overriding(Facts { remote_tag: Some(commit("d")), ..fresh() }, Gate::Newer);
+    let moved = overriding(Facts { remote_tag: Some(commit("d")), ..fresh() }, ReleaseGate::Newer);
     assert!(!refused(&moved).contains("--override"));
 }
 
@@ -345,7 +345,7 @@ fn the_plan_reads_as_the_runbook() {
         text.ends_with("says nothing:\n           ### Fixed\n           \n           - fix it"),
         "{text}"
     );
-    let passed = overriding(prepared(vec![candidate("b", State::Missing)]), Gate::Clean);
+    let passed = overriding(prepared(vec![candidate("b", State::Missing)]), ReleaseGate::Clean);
     assert_eq!(
         plan(&passed).unwrap().to_string(),
         format!(

@@ -1,0 +1,301 @@
+//! What stands against a new pin, all at once and each with its remedy. What can be passed with a reason is a gate.
+
+use jiff::SignedDuration;
+
+use super::{Facts, Verb, schema};
+use crate::checks::State;
+use crate::fault::{Fault, Kind};
+use crate::gate::{Override, PinGate};
+use crate::pipeline::Accepts;
+use crate::report::Observed;
+use crate::version::Version;
+
+/// Something that stands against the pin, and its remedy; without a gate it cannot be passed.
+struct Problem {
+    gate: Option<PinGate>,
+    kind: Kind,
+    what: String,
+    help: String,
+}
+
+impl Problem {
+    fn new(gate: impl Into<Option<PinGate>>, what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { gate: gate.into(), kind: Kind::Refused, what: what.into(), help: help.into() }
+    }
+
+    /// Nobody can tell now.
+    fn unknown(gate: PinGate, what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { kind: Kind::Remote, ..Self::new(gate, what, help) }
+    }
+}
+
+type Passed = (Vec<Override<PinGate>>, Vec<String>);
+
+/// The gates that are not met and are passed, and what was seen; or a refusal with every problem that is left.
+pub fn pass(facts: &Facts) -> Result<Passed, Fault> {
+    let mut notes = Vec::new();
+    let mut problems = Vec::new();
+    hold(facts, &mut problems);
+    image(facts, &mut notes, &mut problems);
+    if facts.verb == Verb::Promote {
+        accepts(facts, &mut problems);
+        before(facts, &mut notes, &mut problems);
+        checks(facts, &mut problems);
+    }
+    let refusal = schema::check(facts, &mut notes);
+    problems.extend(refusal.map(|(what, help)| Problem::new(None, what, help)));
+    restore(facts, &mut notes, &mut problems);
+    // Where nothing changes, nothing is in the way.
+    if !facts.is_change() {
+        return Ok((Vec::new(), notes));
+    }
+    let mut passed: Vec<Override<PinGate>> = Vec::new();
+    problems.retain(|problem| {
+        let pass = facts.overrides.iter().find(|pass| Some(pass.gate) == problem.gate);
+        if let Some(pass) = pass {
+            notes.push(format!("not met, and passed: {}", problem.what));
+            if !passed.contains(pass) {
+                passed.push(pass.clone());
+            }
+        }
+        pass.is_none()
+    });
+    if problems.is_empty() { Ok((passed, notes)) } else { Err(refusal_of(facts, &problems)) }
+}
+
+fn refusal_of(facts: &Facts, problems: &[Problem]) -> Fault {
+    let several = problems.len() > 1;
+    let number = |index: usize| if several { format!("({}) ", index + 1) } else { String::new() };
+    let what: Vec<_> =
+        problems.iter().enumerate().map(|(index, problem)| number(index) + &problem.what).collect();
+    let mut help: Vec<_> =
+        problems.iter().enumerate().map(|(index, problem)| number(index) + &problem.help).collect();
+    let mut gates: Vec<_> = problems.iter().filter_map(|problem| problem.gate).collect();
+    gates.dedup();
+    // With one that cannot be passed it would not help.
+    if !gates.is_empty() && problems.iter().all(|problem| problem.gate.is_some()) {
+        let gates: Vec<_> = gates.iter().map(|gate| format!("--override {gate}")).collect();
+        help.push(format!(
+            "if it must be now: {} --because \"…\", which the commit will tell",
+            gates.join(" ")
+        ));
+    }
+    let subject =
+        format!("cannot {} {} to {}: {}", facts.verb, facts.environment.name, facts.to.name, what.join("; "));
+    // What is refused stays refused; what is unknown may be asked again.
+    let fault = match problems.iter().all(|problem| problem.kind == Kind::Remote) {
+        true => Fault::remote(subject),
+        false => Fault::refused(subject),
+    };
+    fault.help(help.join("\n      "))
+}
+
+fn hold(facts: &Facts, problems: &mut Vec<Problem>) {
+    if let Some(why) = &facts.from.hold {
+        let name = &facts.environment.name;
+        problems.push(Problem::new(
+            PinGate::Hold,
+            format!("{name} is held: {why}"),
+            format!("cargo xtask unhold {name}, once that is over"),
+        ));
+    }
+}
+
+fn image(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    let to = &facts.to;
+    if let Some(why) = &to.unasked {
+        notes.push(format!(
+            "take care: the registry does not answer ({why}); {} ran here before, and nodes may have it still",
+            to.name
+        ));
+    }
+    if let Some(commit) = &facts.bad_since {
+        notes.push(format!(
+            "take care: {} was rolled back from here (infra commit {})",
+            to.name,
+            short(commit)
+        ));
+    }
+    match &to.commit {
+        Some(commit) if *commit == to.revision => {}
+        Some(commit) => problems.push(Problem::new(
+            PinGate::Tag,
+            format!("git's {} is commit {commit}, but the image was built from {}", to.git_ref, to.revision),
+            "the tag was moved, or the image is another's: release a new version",
+        )),
+        None => problems.push(Problem::new(
+            None,
+            format!("the project's remote has no {}", to.git_ref),
+            "kustomize could not fetch the manifests: push the commit or the tag first",
+        )),
+    }
+    if let Some((earlier, infra)) =
+        facts.tagged_before.as_ref().filter(|(earlier, _)| *earlier != to.revision)
+    {
+        problems.push(Problem::new(
+            PinGate::Tag,
+            format!(
+                "{} was commit {earlier} when infra commit {} pinned it, and is {} now",
+                to.name,
+                short(infra),
+                to.revision
+            ),
+            "the version was made again, which never happens by this tool: release a new version",
+        ));
+    }
+    let version = Version::from_tag(&to.name).map(|version| version.bare());
+    if let (Some(version), Some(says)) = (version, &to.version)
+        && version != *says
+    {
+        problems.push(Problem::new(
+            None,
+            format!("the image under {} calls itself {says}", to.name),
+            "the tag names another version's image: release a new version",
+        ));
+    }
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
+}
+
+/// A rollback returns to what ran here before, whatever the environment accepts today.
+fn accepts(facts: &Facts, problems: &mut Vec<Problem>) {
+    let environment = &facts.environment;
+    if environment.accepts.contains(&facts.to.kind) {
+        return;
+    }
+    let accepted: Vec<_> =
+        environment.accepts.iter().map(|kind| format!("{kind:?}").to_lowercase()).collect();
+    let help = match facts.to.kind {
+        Accepts::Release => "change accepts in deploy/pipeline.yaml",
+        Accepts::Edge | Accepts::Sha => {
+            "release a version, then promote that; or change accepts in deploy/pipeline.yaml"
+        }
+    };
+    let what = format!("{} accepts {}, and {} is none", environment.name, accepted.join(", "), facts.to.name);
+    problems.push(Problem::new(PinGate::Accepts, what, help));
+}
+
+/// The environment before must run the image, be ready, and have run it for long enough; by its own account.
+fn before(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    let Some(before) = &facts.before else { return };
+    let name = &before.name;
+    if before.pin.digest.as_ref() != Some(&facts.to.digest) {
+        problems.push(Problem::new(
+            PinGate::After,
+            format!("{name} does not run it first: {} is pinned there", before.pin.name()),
+            format!("cargo xtask promote {name} {}", facts.to.name),
+        ));
+        return;
+    }
+    let look = |what: &str| format!("{what}; cargo xtask status shows it");
+    let report = match &before.observed {
+        Observed::Silent(why) => {
+            problems.push(Problem::unknown(
+                PinGate::After,
+                format!("{name} pins it, but whether it runs is unknown ({why})"),
+                look(&format!("see why {name} does not answer")),
+            ));
+            return;
+        }
+        Observed::Reports(report) => report,
+    };
+    if report.version.commit != facts.to.revision {
+        problems.push(Problem::new(
+            PinGate::After,
+            format!("{name} is pinned to it but still runs {}", report.version.version),
+            look(&format!("wait until {name} runs it")),
+        ));
+        return;
+    }
+    if !report.ready {
+        problems.push(Problem::new(
+            PinGate::After,
+            format!("{name} runs it but is not ready"),
+            look(&format!("see why {name} is not ready")),
+        ));
+        return;
+    }
+    let uptime =
+        report.version.uptime_seconds.map(|seconds| SignedDuration::from_secs(seconds.cast_signed()));
+    let since = uptime.map_or_else(String::new, |uptime| format!(" since {}", span(uptime)));
+    notes.push(format!("{name} runs it{since} and is ready"));
+    soak(facts, name, uptime, problems);
+}
+
+fn soak(facts: &Facts, name: &str, uptime: Option<SignedDuration>, problems: &mut Vec<Problem>) {
+    let Some(soak) = facts.environment.soak else { return };
+    let environment = &facts.environment.name;
+    match uptime {
+        Some(uptime) if uptime >= soak => {}
+        Some(uptime) => problems.push(Problem::new(
+            PinGate::Soak,
+            format!("{name} has run it for {}, and {environment} asks for {}", span(uptime), span(soak)),
+            format!("in {} it is enough, if {name} does not restart", span(soak - uptime)),
+        )),
+        None => problems.push(Problem::unknown(
+            PinGate::Soak,
+            format!("{name} does not say for how long it has run it"),
+            "see its /version; it needs dojo 0.2 or newer",
+        )),
+    }
+}
+
+/// `1d 2h`, `12m 30s`: two units are enough for a person.
+fn span(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs();
+    let units =
+        [(seconds / 86400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let first = units.iter().position(|(count, _)| *count > 0).unwrap_or(3);
+    let shown =
+        units.iter().skip(first).take(2).filter(|(count, unit)| *count > 0 || (seconds == 0 && *unit == "s"));
+    shown.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
+}
+
+fn checks(facts: &Facts, problems: &mut Vec<Problem>) {
+    let commit = short(&facts.to.revision);
+    let checks = match &facts.checks {
+        Ok(checks) => checks,
+        Err(fault) => {
+            let what = format!("whether {commit} passed its checks is unknown: {}", fault.message());
+            problems.push(Problem::unknown(PinGate::Checks, what, "run the same command again"));
+            return;
+        }
+    };
+    let bad = checks.iter().filter(|check| check.state != State::Green);
+    let remedy = "mend it, or run it again there";
+    problems.extend(bad.map(|check| Problem::new(PinGate::Checks, format!("on {commit} {check}"), remedy)));
+}
+
+fn restore(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    let Some(restore) = &facts.restore else { return };
+    let (id, name) = (&restore.id, &facts.environment.name);
+    if let Some(there) = restore.there.as_ref().filter(|there| !there.contains(id)) {
+        let list = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+        problems.push(Problem::new(
+            None,
+            format!("{name} has no backup {id}"),
+            format!("it has: {list}; others can be copied into the volume's backups/"),
+        ));
+    }
+    if let Some(commit) = &restore.asked_before {
+        problems.push(Problem::new(
+            None,
+            format!(
+                "{name} was told to restore {id} before (infra commit {}), and an id is applied once",
+                short(commit)
+            ),
+            "copy the backup under another name in the volume's backups/, and restore that",
+        ));
+    }
+    let now = facts.observed.report().map(|report| report.version.ledger.sequence);
+    let lost = match (restore.sequence, now) {
+        (Some(kept), Some(now)) if now > kept => format!("sequences {} to {now}", kept + 1),
+        (Some(kept), Some(now)) if now == kept => format!("nothing: the ledger is at sequence {now}"),
+        (Some(kept), _) => format!("all after sequence {kept}; how much that is, is unknown"),
+        (None, _) => "unknown: the backup's sequence is not told".to_owned(),
+    };
+    let since = restore.made_at.as_deref().unwrap_or("an unknown time");
+    notes.push(format!("data that is lost: {lost}, written since {since}"));
+}

@@ -1,0 +1,215 @@
+//! Whether an image may open the data file: its schema covers the file's, or the file admits it. A file that nobody can
+//! see now lies between what was last observed and the highest that was pinned since.
+
+use super::{Facts, Past, Restore, Verb};
+use crate::image::Schema;
+use crate::report::Observed;
+use crate::version::Version;
+
+/// What is known of the file that the image will open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum File {
+    /// There is none yet.
+    Fresh,
+    Known(Schema),
+    /// `None` is unknown.
+    Between(Option<u32>, Option<Schema>),
+}
+
+/// A refusal and its remedy.
+pub type Refusal = (String, String);
+
+/// Whether the image may open the file, whatever it is.
+pub fn is_safe(facts: &Facts) -> bool {
+    file(facts).admits(facts.to.schema.current)
+}
+
+impl File {
+    fn admits(&self, binary: u32) -> bool {
+        match self {
+            Self::Fresh => true,
+            Self::Known(schema) | Self::Between(_, Some(schema)) => schema.admits(binary),
+            Self::Between(_, None) => false,
+        }
+    }
+}
+
+fn file(facts: &Facts) -> File {
+    let told = |number| File::Known(known(&facts.past, number));
+    match (&facts.restore, &facts.observed, facts.told_schema) {
+        (Some(Restore { schema: Some(number), .. }), ..) => told(*number),
+        (Some(_), _, Some(number)) => told(number),
+        (Some(_), _, None) => File::Between(None, None),
+        (None, Observed::Reports(report), _) => File::Known(report.version.schema.of_file()),
+        (None, Observed::Silent(_), Some(number)) => told(number),
+        (None, Observed::Silent(_), None) if facts.past.is_empty() => File::Fresh,
+        (None, Observed::Silent(_), None) => between(&facts.past),
+    }
+}
+
+/// A schema by its number: which binaries it admits is the same in all images that have it.
+fn known(past: &[Past], number: u32) -> Schema {
+    let all = past.iter().flat_map(|past| [past.schema, past.seen]).flatten();
+    let found = all.into_iter().find(|schema| schema.current == number);
+    found.unwrap_or(Schema { current: number, oldest_binary: number })
+}
+
+fn between(past: &[Past]) -> File {
+    let mut schemas = Vec::new();
+    let mut low = None;
+    for Past { schema, seen } in past {
+        schemas.push(*schema);
+        // What was pinned when it was seen may not have been rolled out by then: that one counts too.
+        if low.is_some() {
+            break;
+        }
+        if let Some(seen) = seen {
+            low = Some(seen.current);
+            schemas.push(Some(*seen));
+        }
+    }
+    let all: Option<Vec<_>> = schemas.into_iter().collect();
+    File::Between(low, all.and_then(|all| all.into_iter().max_by_key(|schema| schema.current)))
+}
+
+/// Holds the image against the file. What is seen goes into the notes.
+pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
+    let (environment, name) = (&facts.environment.name, &facts.to.name);
+    let binary = facts.to.schema.current;
+    let silent = match &facts.observed {
+        Observed::Reports(report) => {
+            let version = &report.version;
+            let file = version.schema.file;
+            notes.push(format!(
+                "ledger {}, sequence {}, schema {file}",
+                version.ledger.id, version.ledger.sequence
+            ));
+            None
+        }
+        Observed::Silent(why) => Some(why.as_str()),
+    };
+    let file = file(facts);
+    let what = if facts.restore.is_some() { "that backup" } else { "data file" };
+    match (&file, silent) {
+        (File::Known(schema), why) => {
+            if let (Some(why), None) = (why, &facts.restore) {
+                let file = schema.current;
+                notes.push(format!(
+                    "data file has schema {file}, as you say; {environment} does not answer ({why})"
+                ));
+                let highest = facts.past.iter().filter_map(|past| Some(past.schema?.current)).max();
+                if let Some(higher) = highest.filter(|higher| *higher > file) {
+                    notes.push(format!(
+                        "take care: an image with schema {higher} was pinned here, and may have migrated the file"
+                    ));
+                }
+            }
+            if file.admits(binary) {
+                return None;
+            }
+            let whose =
+                if facts.restore.is_some() { what.to_owned() } else { format!("{environment}'s data file") };
+            Some((
+                format!(
+                    "{whose} has schema {}, and {name} knows schema {binary}: it would need a downgrade",
+                    schema.current
+                ),
+                way_out(facts, &file),
+            ))
+        }
+        (File::Fresh, _) => {
+            notes.push(format!("{environment} ran nothing before"));
+            None
+        }
+        (File::Between(..), _) if file.admits(binary) => {
+            let why = silent.unwrap_or("unknown");
+            notes.push(format!(
+                "data file unknown ({why}), but {name} opens all that it can be: {}",
+                file.range()
+            ));
+            None
+        }
+        (File::Between(..), _) => {
+            let why = silent.map_or_else(
+                || "its schema is not told".to_owned(),
+                |why| format!("{environment} does not answer: {why}"),
+            );
+            let look = match facts.restore {
+                Some(_) => "tell the backup's schema: --file-schema N".to_owned(),
+                None => format!(
+                    "read it where the file lies, by `dojo migrate --plan` in a pod with the volume (docs/promoting.md), and tell it: --file-schema N\n      {}",
+                    way_out(facts, &file)
+                ),
+            };
+            Some((
+                format!("the schema of {what} is {} ({why}), and {name} knows schema {binary}", file.range()),
+                look,
+            ))
+        }
+    }
+}
+
+impl File {
+    fn range(&self) -> String {
+        match self {
+            Self::Fresh => "none".to_owned(),
+            Self::Known(schema) => schema.current.to_string(),
+            Self::Between(_, None) => "unknown".to_owned(),
+            Self::Between(Some(low), Some(high)) if *low == high.current => {
+                format!("schema {low}, if nobody else changed it")
+            }
+            Self::Between(Some(low), Some(high)) => format!("between {low} and {}", high.current),
+            Self::Between(None, Some(high)) => format!("at most {}", high.current),
+        }
+    }
+}
+
+/// What a person can do instead of a downgrade.
+fn way_out(facts: &Facts, file: &File) -> String {
+    // A rollback flees from what is pinned.
+    let leaves =
+        |version: &Version| facts.verb == Verb::Rollback && version.to_string() == facts.from.pin.name();
+    let safe = facts.released.iter().filter(|(version, schema)| file.admits(*schema) && !leaves(version));
+    let safe = safe.map(|(version, _)| version).max().map_or_else(
+        || "no other released version is known to open it: fix forward with a new release".to_owned(),
+        |version| {
+            let name = &facts.environment.name;
+            match facts.verb {
+                Verb::Rollback => {
+                    format!("newest safe version: {version} (cargo xtask rollback {name} --to {version})")
+                }
+                Verb::Promote => {
+                    format!("newest safe version: {version} (cargo xtask promote {name} {version})")
+                }
+            }
+        },
+    );
+    if facts.restore.is_some() {
+        return safe;
+    }
+    let schema = facts.to.schema.current;
+    let name = &facts.environment.name;
+    let to = &facts.to.name;
+    let backups = facts.observed.report().and_then(|report| report.version.backups.as_ref());
+    let fitting = backups.and_then(|backups| backups.iter().find(|backup| backup.schema <= schema));
+    let id = fitting.map_or_else(|| format!("ledger-schema{schema}-seq…"), |backup| backup.id.clone());
+    format!(
+        "{safe}\n      or lose what was written since a backup: cargo xtask rollback {name} --to {to} --restore {id}"
+    )
+}
+
+/// The target's migrations that the file has not seen; of a file that nobody can see, those that were never pinned here.
+pub fn pending(facts: &Facts) -> Vec<String> {
+    let file = match file(facts) {
+        File::Known(schema) | File::Between(_, Some(schema)) => schema.current,
+        File::Fresh => 0,
+        File::Between(_, None) => {
+            facts.past.iter().filter_map(|past| Some(past.schema?.current)).max().unwrap_or(0)
+        }
+    };
+    let number = |name: &str| name.get(..4).and_then(|digits| digits.parse::<u32>().ok());
+    let runs = file + 1..=facts.to.schema.current;
+    let names =
+        facts.migrations.iter().filter(|name| number(name).is_some_and(|number| runs.contains(&number)));
+    names.cloned().collect()
+}
