@@ -21,6 +21,8 @@ mod project;
 mod pushes;
 #[path = "tools/rendered.rs"]
 mod rendered;
+#[path = "tools/runs.rs"]
+mod runs;
 #[path = "tools/server.rs"]
 mod server;
 #[path = "tools/service.rs"]
@@ -31,17 +33,13 @@ mod tools;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::Output;
 use std::time::{Duration, Instant};
 
 use environments::{Environments, NAMES, Operator};
 use fastrand::Rng;
-use pin_commits::PinCommit;
 use pushes::Pushes;
 use rendered::Kustomize;
-use rustix::process::{Pid, Signal, kill_process_group};
-use serde_json::Value;
+use runs::{Fate, Run};
 use ssh::Sshd;
 
 /// How many act at once.
@@ -55,39 +53,6 @@ struct Crew {
     members: Vec<(Operator, Pushes)>,
     /// What a command takes about, undisturbed.
     pace: Duration,
-}
-
-/// One command, and what happens to it.
-#[derive(Debug)]
-struct Run {
-    /// Who commits: nobody else is called so.
-    name: String,
-    args: Vec<String>,
-    /// Before it starts, and before each push.
-    waits: [Duration; 2],
-    /// After its start.
-    killed: Option<Duration>,
-}
-
-impl Run {
-    /// Whether that commit changed what this run was to change, or what it was to bring.
-    fn lost_against(&self, other: &PinCommit) -> bool {
-        let brings_what_staging_pins = self.args[..3] == ["promote", "production", "--yes"];
-        let matters =
-            other.environment == self.args[1] || brings_what_staging_pins && other.environment == "staging";
-        matters && other.by != self.name
-    }
-}
-
-/// How a run ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Fate {
-    /// Its commit, as it says.
-    Done(String),
-    /// The pin was so already, a guard refused, or another was faster.
-    Told(i32),
-    /// Its push may be with the server already, and may count.
-    Killed,
 }
 
 struct Play {
@@ -134,42 +99,36 @@ impl Play {
         let pace = self.crews[at].pace;
         // So that two pushes are in the server at once.
         self.stage.hook(&format!("sleep {}", rng.f32() / 4.0));
-        let runs: Vec<_> = (0..rng.usize(2..=CREW))
-            .map(|who| Run {
-                name: format!("round {number} member {who}"),
-                args: arguments(rng, &self.stage),
-                waits: [pace.mul_f32(rng.f32() / 2.0), pace.mul_f32(rng.f32() / 2.0)],
-                killed: (rng.u32(0..4) == 0).then(|| pace.mul_f32(rng.f32() * 1.5)),
-            })
-            .collect();
+        let name = |who| format!("round {number} member {who}");
+        let mut runs: Vec<_> =
+            (0..rng.usize(2..=CREW)).map(|who| Run::by_chance(name(who), rng, &self.stage, pace)).collect();
         let crew = &self.crews[at];
         let outputs: Vec<_> = std::thread::scope(|scope| {
             let pairs = runs.iter().zip(&crew.members);
             let started: Vec<_> =
-                pairs.map(|(run, (operator, _))| scope.spawn(move || play(operator, run))).collect();
+                pairs.map(|(run, (operator, _))| scope.spawn(move || run.play(operator))).collect();
             started.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        println!("  {}: {}", crew.way, story(&runs, &outputs));
-        let fates: Vec<_> = runs.iter().zip(&outputs).map(|(run, output)| fate(run, output)).collect();
+        let ended = || runs.iter().zip(&outputs);
+        let told: Vec<_> = ended().map(|(run, output)| run.story(output)).collect();
+        println!("  {}: {}", crew.way, told.join(", "));
+        let fates: Vec<_> = ended().map(|(run, output)| run.fate(output)).collect();
+        let killed: Vec<_> = (0..runs.len()).filter(|who| fates[*who] == Fate::Killed).collect();
         self.look(at, &runs, fates);
-        for (who, (mut run, output)) in runs.into_iter().zip(outputs).enumerate() {
-            if output.status.signal().is_some() {
-                self.clean_up(at, who);
-                run.killed = None;
-                self.again(at, who, run);
-            }
+        for who in killed {
+            self.clean_up(at, who);
+            self.again(at, who, &mut runs[who]);
         }
     }
 
     /// Who was killed runs the same command again, and comes to an end.
-    fn again(&mut self, at: usize, who: usize, mut run: Run) {
+    fn again(&mut self, at: usize, who: usize, run: &mut Run) {
         for _ in 0..TRIES {
-            run.name += " again";
-            let output = play(&self.crews[at].members[who].0, &run);
-            let fate = fate(&run, &output);
+            run.again();
+            let fate = run.fate(&run.play(&self.crews[at].members[who].0));
             // What it pushed before it was killed may arrive only now.
-            let lost = fate == Fate::Told(4);
-            self.look(at, std::slice::from_ref(&run), vec![fate]);
+            let lost = fate == Fate::Lost;
+            self.look(at, std::slice::from_ref(run), vec![fate]);
             if !lost {
                 return;
             }
@@ -195,19 +154,23 @@ impl Play {
     fn look(&mut self, at: usize, runs: &[Run], fates: Vec<Fate>) {
         let commits = pin_commits::after(&self.stage, &self.seen);
         for (run, fate) in runs.iter().zip(fates) {
-            let what = match &fate {
-                Fate::Killed => "killed".to_owned(),
-                Fate::Done(_) => "ended with 0, done".to_owned(),
-                Fate::Told(0) => "ended with 0, nothing to do".to_owned(),
-                Fate::Told(code) => format!("ended with {code}"),
+            let here = || commits.iter().filter(|commit| commit.environment == run.environment());
+            let (what, holds) = match &fate {
+                Fate::Done(id) => {
+                    let asked = |to: &str| run.target().is_none_or(|target| target == to);
+                    ("ended with 0: done", here().any(|commit| commit.id == *id && asked(&commit.to)))
+                }
+                Fate::Already(tag) => {
+                    let before = self.stage.pin(&self.seen, run.environment()).tag;
+                    let pinned = before.as_ref() == Some(tag) || here().any(|commit| commit.to == *tag);
+                    ("ended with 0: nothing to do", pinned)
+                }
+                Fate::Refused(_) => ("ended with 3", true),
+                Fate::Lost => ("ended with 4", commits.iter().any(|commit| run.lost_against(commit))),
+                Fate::Killed => ("killed", true),
             };
-            self.count(&what, 1);
-            if let Fate::Done(id) = &fate {
-                assert!(commits.iter().any(|commit| commit.id == *id), "{run:?} says done, but is not there");
-            }
-            if fate == Fate::Told(4) {
-                assert!(commits.iter().any(|commit| run.lost_against(commit)), "{run:?} lost against nobody");
-            }
+            assert!(holds, "{run:?} says {fate:?}, but there came {commits:?}");
+            self.count(what, 1);
             self.fates.insert(run.name.clone(), fate);
         }
         for commit in &commits {
@@ -248,73 +211,14 @@ impl Play {
         *self.tally.entry(what.to_owned()).or_default() += number;
     }
 
-    /// Nobody who was not killed leaves anything; nothing runs on.
+    /// Nobody who was not killed leaves anything, and the repository is whole.
     fn ends(&self) {
         for (operator, _) in self.crews.iter().flat_map(|crew| &crew.members) {
             assert_eq!(fs::read_dir(&operator.temporary).unwrap().count(), 0, "{:?}", operator.temporary);
         }
+        self.stage.infra.git(&["fsck", "--strict"]);
         println!("{:#?}", self.tally);
     }
-}
-
-fn arguments(rng: &mut Rng, stage: &Environments) -> Vec<String> {
-    let environment = *rng.choice(&NAMES).unwrap();
-    let version =
-        if rng.u32(0..12) == 0 { "v0.4.0" } else { *rng.choice(&["v0.1.0", "v0.2.0", "v0.3.0"]).unwrap() };
-    let sha_tag = stage.image(version).sha_tag();
-    let words: &[&str] = match (environment, rng.u32(0..10)) {
-        (_, 0..3) => &["rollback", environment],
-        (_, 3) => &["rollback", environment, "--to", version],
-        ("production", 4..8) => &["promote", "production"],
-        ("staging", 4) => &["promote", "staging", &sha_tag],
-        ("staging", 5) if rng.bool() => &["promote", "staging", "edge"],
-        _ => &["promote", environment, version],
-    };
-    words.iter().chain(&["--yes", "--json"]).map(|word| (*word).to_owned()).collect()
-}
-
-fn play(operator: &Operator, run: &Run) -> Output {
-    let args: Vec<_> = run.args.iter().map(String::as_str).collect();
-    let mut command = operator.xtask(&args);
-    command.env("GIT_AUTHOR_NAME", &run.name).env("GIT_COMMITTER_NAME", &run.name);
-    command.env("PAUSE_BEFORE_PUSH", run.waits[1].as_secs_f32().to_string()).process_group(0);
-    std::thread::sleep(run.waits[0]);
-    let child = command.spawn().unwrap();
-    if let Some(after) = run.killed {
-        std::thread::sleep(after);
-        // It may have ended; its number is its own until it is waited for.
-        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-    }
-    child.wait_with_output().unwrap()
-}
-
-/// Fails unless it is one that a run may have.
-fn fate(run: &Run, output: &Output) -> Fate {
-    let said = String::from_utf8_lossy(&output.stderr);
-    match (output.status.code(), output.status.signal()) {
-        (Some(0), _) => {
-            let result: Value = serde_json::from_slice(&output.stdout).unwrap();
-            match result["commit"].as_str() {
-                Some(commit) => Fate::Done(commit.to_owned()),
-                None => {
-                    assert_eq!(result["plan"]["change"], false, "{run:?}: {result}");
-                    Fate::Told(0)
-                }
-            }
-        }
-        (Some(3), _) if said.starts_with("error: ") && said.contains("\nhelp: ") => Fate::Told(3),
-        (Some(4), _) if said.contains("the plan would now be:\n") && said.contains(" -> ") => Fate::Told(4),
-        (None, Some(9)) if run.killed.is_some() => Fate::Killed,
-        _ => panic!("{run:?}: {}\n{said}", output.status),
-    }
-}
-
-fn story(runs: &[Run], outputs: &[Output]) -> String {
-    let ended = |output: &Output| output.status.code().map_or("killed".to_owned(), |code| code.to_string());
-    let told = runs.iter().zip(outputs);
-    let told =
-        told.map(|(run, output)| format!("{} {}", run.args[..run.args.len() - 2].join(" "), ended(output)));
-    told.collect::<Vec<_>>().join(", ")
 }
 
 fn number(variable: &str) -> Option<u64> {
