@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use environments::{Environments, NAMES, Operator};
 use fastrand::Rng;
+use pin_commits::PinCommit;
 use pushes::Pushes;
 use rendered::Kustomize;
 use runs::{Fate, Run};
@@ -156,9 +157,13 @@ impl Play {
         for (run, fate) in runs.iter().zip(fates) {
             let here = || commits.iter().filter(|commit| commit.environment == run.environment());
             let (what, holds) = match &fate {
-                Fate::Done(id) => {
-                    let asked = |to: &str| run.target().is_none_or(|target| target == to);
-                    ("ended with 0: done", here().any(|commit| commit.id == *id && asked(&commit.to)))
+                Fate::Done(id, shown) => {
+                    let made = here().find(|commit| commit.id == *id);
+                    let holds = made.is_some_and(|PinCommit { from, to, .. }| {
+                        shown.as_ref().is_none_or(|shown| *shown == format!("{from} -> {to}"))
+                            && run.target().is_none_or(|target| target == to)
+                    });
+                    ("ended with 0: done", holds)
                 }
                 Fate::Already(tag) => {
                     let before = self.stage.pin(&self.seen, run.environment()).tag;
@@ -175,7 +180,7 @@ impl Play {
         }
         for commit in &commits {
             match self.fates.get(&commit.by) {
-                Some(Fate::Done(id)) => assert_eq!(*id, commit.id, "{commit:?} is its second"),
+                Some(Fate::Done(id, _)) => assert_eq!(*id, commit.id, "{commit:?} is its second"),
                 Some(Fate::Killed) => self.count("killed, but their commit came", 1),
                 fate => panic!("{commit:?} is there, but {fate:?}"),
             }

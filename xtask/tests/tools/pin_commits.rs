@@ -3,11 +3,12 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::HashMap;
+use std::fmt;
 
 use crate::environments::{Environments, NAMES, Pin, path};
 
 /// One environment's change of pin, whole, on top of what it says that it changed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PinCommit {
     pub id: String,
     pub environment: String,
@@ -18,6 +19,13 @@ pub struct PinCommit {
     pub by: String,
     /// The environment's kustomization after it.
     pub text: String,
+}
+
+impl fmt::Debug for PinCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, environment, from, to, by, .. } = self;
+        write!(f, "{id} by {by}: {environment} {from} -> {to}")
+    }
 }
 
 /// The commits that came to the branch after `since`, oldest first. Fails unless the branch only went forward, one commit

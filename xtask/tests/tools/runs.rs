@@ -30,8 +30,8 @@ pub struct Run {
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Its commit, as it says.
-    Done(String),
+    /// Its commit, as it says, and the first plan that it showed, `FROM -> TO`, if it did.
+    Done(String, Option<String>),
     /// The tag that was pinned already.
     Already(String),
     /// A guard refused, and why.
@@ -96,27 +96,53 @@ impl Run {
         if output.status.signal() == Some(9) && self.killed.is_some() {
             return Fate::Killed;
         }
-        let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let (code, answer) = (output.status.code(), self.answer(output));
+        match (code, answer) {
+            (Some(0), Some(answer)) => return answer,
+            // No hook says no here.
+            (Some(3), None) if said.starts_with("error: ") && !said.contains("refused the push") => {
+                assert!(said.contains("\nhelp: "), "{self:?}: {said}");
+                return Fate::Refused(said.lines().next().unwrap().to_owned());
+            }
+            (Some(4), None) if said.contains("the plan would now be:\n") && said.contains(" -> ") => {
+                return Fate::Lost;
+            }
+            _ => {}
+        }
+        panic!("{self:?}: {}\n{}{said}", output.status, String::from_utf8_lossy(&output.stdout));
+    }
+
+    /// What it says that it did, in words or as JSON; `None` if nothing.
+    fn answer(&self, output: &Output) -> Option<Fate> {
+        let said = String::from_utf8_lossy(&output.stdout);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        match (output.status.code(), result["state"].as_str()) {
-            (Some(0), Some("done")) => Fate::Done(text(&result["commit"])),
-            (Some(0), Some("nothing to do")) => Fate::Already(text(&result["plan"]["to"]["tag"])),
-            (Some(3), Some("refused")) if said.starts_with("error: ") && said.contains("\nhelp: ") => {
-                Fate::Refused(said.lines().next().unwrap().to_owned())
-            }
-            (Some(4), Some("raced"))
-                if said.contains("the plan would now be:\n") && said.contains(" -> ") =>
-            {
-                Fate::Lost
-            }
-            _ => panic!("{self:?}: {}\n{said}", output.status),
+        if self.args.contains(&"--json".to_owned()) {
+            let result: Value = serde_json::from_str(&said).unwrap();
+            return match result["state"].as_str().unwrap() {
+                "done" => Some(Fate::Done(text(&result["commit"]), None)),
+                "nothing to do" => Some(Fate::Already(text(&result["plan"]["to"]["tag"]))),
+                state => {
+                    assert_eq!(state, if output.status.code() == Some(4) { "raced" } else { "refused" });
+                    None
+                }
+            };
+        }
+        let already =
+            said.split_once(" already pins ").and_then(|(_, rest)| rest.split_once(": nothing to do"));
+        let done = said.lines().find_map(|line| line.strip_prefix("done: infra commit "));
+        let shown =
+            said.lines().next().and_then(|line| line.split_once(": ")).map(|(_, plan)| plan.to_owned());
+        match (already, done) {
+            (None, Some(commit)) => Some(Fate::Done(commit.to_owned(), shown)),
+            (Some((tag, _)), None) => Some(Fate::Already(tag.to_owned())),
+            _ => None,
         }
     }
 
     /// In few words.
     pub fn story(&self, output: &Output) -> String {
         let code = output.status.code().map_or("killed".to_owned(), |code| code.to_string());
-        format!("{} {code}", self.args[..self.args.len() - 2].join(" "))
+        format!("{} {code}", self.args.join(" "))
     }
 }
 
@@ -133,5 +159,6 @@ fn arguments(rng: &mut Rng, stage: &Environments) -> Vec<String> {
         ("staging", 5) if rng.bool() => &["promote", "staging", "edge"],
         _ => &["promote", environment, version],
     };
-    words.iter().chain(&["--yes", "--json"]).map(|word| (*word).to_owned()).collect()
+    let how: &[&str] = if rng.bool() { &["--yes"] } else { &["--yes", "--json"] };
+    words.iter().chain(how).map(|word| (*word).to_owned()).collect()
 }
