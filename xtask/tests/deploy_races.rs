@@ -217,6 +217,11 @@ fn who_lost_is_gated_again_and_does_nothing_twice() {
         // Still the same change, but no longer one that may be made.
         let played = scene.race(wording, &["promote", "production", "v0.2.0"], &same);
         played.ends(3, "staging does not run it first: v0.3.0 is pinned there", 1, ["v0.3.0", "v0.1.0"], 1);
+        let played = scene.race(wording, &same, &["hold", "staging", "the books are being audited"]);
+        played.ends(3, "staging is held: the books are being audited", 1, ["v0.2.0", "v0.1.0"], 0);
+        // Nobody else changed production, but what it is to get.
+        let played = scene.race(wording, &["promote", "production"], &same);
+        played.ends(4, "\npromote production: v0.1.0 -> v0.3.0\n", 1, ["v0.3.0", "v0.1.0"], 1);
     }
 }
 
