@@ -294,6 +294,27 @@ fn what_was_begun_is_finished_by_whoever_writes_and_refused_by_whoever_reads() {
     }
 }
 
+#[test]
+fn what_an_older_version_made_meanwhile_overwrites_nothing() {
+    let volume = volume();
+    volume.run(&["restore", &id()]).refused(0, &[]);
+    let kept = named(&volume, "ledger-replaced-", ".duckdb");
+    let marker = named(&volume, "restored-", ".json");
+    std::fs::rename(volume.path(&marker), volume.path("ledger.restoring")).unwrap();
+    std::fs::copy(volume.db(), volume.path("ledger.duckdb.unfinished")).unwrap();
+    let before = std::fs::read(volume.path(&kept)).unwrap();
+    volume.run(&["serve"]).refused(3, &["are both there", &kept]);
+    assert_eq!(std::fs::read(volume.path(&kept)).unwrap(), before);
+}
+
+#[test]
+fn a_ledger_that_another_program_has_open_is_not_taken_for_damaged() {
+    let volume = volume();
+    let _open = duckdb::Connection::open(volume.db()).unwrap();
+    migrate(&volume, &id()).refused(3, &["Could not set lock"]);
+    assert_eq!(volume.names("backups"), [format!("{}.duckdb", id())]);
+}
+
 /// `kill -9` of the real binary at each call that changes a file, then the same command again.
 #[test]
 fn a_kill_at_any_call_changes_nothing_or_is_made_good() {
@@ -332,7 +353,8 @@ fn a_kill_at_any_call_changes_nothing_or_is_made_good() {
         }
     }
     eprintln!("{kills} kills, {begun} of them in the middle");
-    assert!(begun >= 8, "{kills} kills, {begun} in the middle: too few to tell anything");
+    // Of five renames the first begins it. Which thread of the engine calls the rest is not the same in every run.
+    assert!(begun >= 4, "{kills} kills, {begun} in the middle: too few to tell anything");
 }
 
 /// The same command, killed when it begins its n-th call of this kind.
