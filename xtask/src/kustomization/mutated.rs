@@ -164,7 +164,7 @@ fn damage_is_refused_or_does_no_harm() {
 #[test]
 fn what_is_read_of_a_damaged_file_is_what_kustomize_uses() {
     let Some(stage) = Stage::set() else { return };
-    let (cases, seeds) = (cases(), seeds(500, rounds().div_ceil(10)).collect::<Vec<_>>());
+    let (cases, seeds) = (cases(), seeds(300, rounds().div_ceil(10)).collect::<Vec<_>>());
     let rendered = count(&seeds, |seed| {
         let Damaged { text, source, .. } = Damaged::new(*seed, &cases);
         let Ok(pin) = read(&text, &target(source)) else { return false };

@@ -118,6 +118,10 @@ impl Stage {
         let mut command = Command::new(program);
         // What is not answered by the repository here meets a closed door, and not the network.
         let nowhere = "http://127.0.0.1:1";
+        // A git hook, which may run these tests, names its own repository.
+        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+            command.env_remove(name);
+        }
         command
             .env("GIT_CONFIG_GLOBAL", self.path("gitconfig"))
             .env("GIT_ALLOW_PROTOCOL", "file")
