@@ -33,6 +33,7 @@ mod tools;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use environments::{Environments, NAMES, Operator};
@@ -145,8 +146,7 @@ impl Play {
         assert!(left.len() <= TRIES, "{left:?}");
         left.iter().for_each(|path| fs::remove_dir_all(path).unwrap());
         self.count("temporary folders left by the killed", left.len());
-        let lock = self.stage.infra.bare().join("refs/heads/main.lock");
-        if self.crews[at].way == "path" && fs::remove_file(lock).is_ok() {
+        if self.crews[at].way == "path" && fs::remove_file(self.lock()).is_ok() {
             self.count("locks left by the killed", 1);
         }
     }
@@ -155,32 +155,14 @@ impl Play {
     fn look(&mut self, at: usize, runs: &[Run], fates: Vec<Fate>) {
         let commits = pin_commits::after(&self.stage, &self.seen);
         for (run, fate) in runs.iter().zip(fates) {
-            let here = || commits.iter().filter(|commit| commit.environment == run.environment());
-            let (what, holds) = match &fate {
-                Fate::Done(id, shown) => {
-                    let made = here().find(|commit| commit.id == *id);
-                    let holds = made.is_some_and(|PinCommit { from, to, .. }| {
-                        shown.as_ref().is_none_or(|shown| *shown == format!("{from} -> {to}"))
-                            && run.target().is_none_or(|target| target == to)
-                    });
-                    ("ended with 0: done", holds)
-                }
-                Fate::Already(tag) => {
-                    let before = self.stage.pin(&self.seen, run.environment()).tag;
-                    let pinned = before.as_ref() == Some(tag) || here().any(|commit| commit.to == *tag);
-                    ("ended with 0: nothing to do", pinned)
-                }
-                Fate::Refused(_) => ("ended with 3", true),
-                Fate::Lost => ("ended with 4", commits.iter().any(|commit| run.lost_against(commit))),
-                Fate::Killed => ("killed", true),
-            };
+            let (what, holds) = self.holds(run, &fate, &commits);
             assert!(holds, "{run:?} says {fate:?}, but there came {commits:?}");
             self.count(what, 1);
             self.fates.insert(run.name.clone(), fate);
         }
         for commit in &commits {
-            match self.fates.get(&commit.by) {
-                Some(Fate::Done(id, _)) => assert_eq!(*id, commit.id, "{commit:?} is its second"),
+            match self.fates.insert(commit.by.clone(), Fate::Done(commit.id.clone(), None)) {
+                Some(Fate::Done(id, _)) => assert_eq!(id, commit.id, "{commit:?} is its second"),
                 Some(Fate::Killed) => self.count("killed, but their commit came", 1),
                 fate => panic!("{commit:?} is there, but {fate:?}"),
             }
@@ -193,10 +175,38 @@ impl Play {
         self.look_at_pushes(at);
     }
 
+    /// What a run says, and whether it is so, if these commits came meanwhile.
+    fn holds(&self, run: &Run, fate: &Fate, commits: &[PinCommit]) -> (&'static str, bool) {
+        let here = || commits.iter().filter(|commit| commit.environment == run.environment());
+        match fate {
+            Fate::Done(id, shown) => {
+                let made = here().find(|commit| commit.id == *id);
+                let as_shown = made.is_some_and(|PinCommit { from, to, .. }| {
+                    shown.as_ref().is_none_or(|shown| *shown == format!("{from} -> {to}"))
+                        && run.target().is_none_or(|target| target == to)
+                });
+                ("ended with 0: done", as_shown)
+            }
+            Fate::Already(tag) => {
+                let before = self.stage.pin(&self.seen, run.environment()).tag;
+                let pinned = before.as_ref() == Some(tag) || here().any(|commit| commit.to == *tag);
+                ("ended with 0: nothing to do", pinned)
+            }
+            Fate::Blocked => ("ended with 1: a lock that a killed one left", self.lock().exists()),
+            Fate::Refused(_) => ("ended with 3", true),
+            Fate::Lost => ("ended with 4", commits.iter().any(|commit| run.lost_against(commit))),
+            Fate::Killed => ("killed", true),
+        }
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.stage.infra.bare().join("refs/heads/main.lock")
+    }
+
     fn look_at_pushes(&mut self, at: usize) {
         let said: Vec<_> = self.crews[at].members.iter().flat_map(|(_, pushes)| pushes.take()).collect();
         for push in said {
-            for wording in ["(stale info)", "(fetch first)", "cannot lock ref"] {
+            for wording in ["(stale info)", "cannot lock ref"] {
                 self.count(&format!("pushes lost: {wording}"), push.contains(wording).into());
             }
         }

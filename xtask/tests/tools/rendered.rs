@@ -13,11 +13,12 @@ use tempfile::TempDir;
 
 use crate::environments::{Environments, IMAGE, Pin};
 use crate::pin_commits::PinCommit;
+use crate::project::run;
 use crate::tools;
 
 pub struct Kustomize {
     folder: TempDir,
-    /// Texts that were rendered already.
+    /// What was rendered already: trees of environments' folders.
     seen: HashSet<String>,
 }
 
@@ -35,13 +36,18 @@ impl Kustomize {
         Self { folder, seen: HashSet::new() }
     }
 
-    /// All containers have exactly the pinned image, and the manifests are those of the pinned ref. Each text is rendered
+    /// All containers have exactly the pinned image, and the manifests are those of the pinned ref. Each state is rendered
     /// once; whether it was now.
     pub fn renders(&mut self, stage: &Environments, commit: &PinCommit) -> bool {
-        if !self.seen.insert(commit.text.clone()) {
+        let environment = format!("dojo/{}", commit.environment);
+        if !self.seen.insert(stage.infra.git(&["rev-parse", &format!("{}:{environment}", commit.id)])) {
             return false;
         }
-        let objects = self.objects(&commit.text);
+        let archive = self.folder.path().join("infra.tar");
+        let archive = archive.to_str().unwrap();
+        stage.infra.git(&["archive", "--output", archive, &commit.id, &environment]);
+        run("tar", &["-xf", archive], self.folder.path());
+        let objects = self.objects(&environment);
         let pin = Pin::of(&commit.text);
         let (tag, digest) = (pin.tag.unwrap(), pin.digest.unwrap());
         let images: Vec<_> = objects.iter().flat_map(images).collect();
@@ -55,16 +61,13 @@ impl Kustomize {
         true
     }
 
-    fn objects(&self, text: &str) -> Vec<Value> {
-        let folder = self.folder.path().join("rendered");
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("kustomization.yaml"), text).unwrap();
+    fn objects(&self, environment: &str) -> Vec<Value> {
         let mut kubectl = Command::new("kubectl");
-        kubectl.arg("kustomize").arg(&folder);
+        kubectl.arg("kustomize").arg(self.folder.path().join(environment));
         kubectl.env("GIT_CONFIG_GLOBAL", self.folder.path().join("gitconfig"));
         kubectl.env("GIT_CONFIG_SYSTEM", "/dev/null").env("GIT_TERMINAL_PROMPT", "0");
         let output = kubectl.output().unwrap();
-        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{environment}: {}", String::from_utf8_lossy(&output.stderr));
         let yaml = String::from_utf8(output.stdout).unwrap();
         serde_yaml::Deserializer::from_str(&yaml).map(|object| Value::deserialize(object).unwrap()).collect()
     }

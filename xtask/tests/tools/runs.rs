@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use std::collections::HashMap;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::Output;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub enum Fate {
     Done(String, Option<String>),
     /// The tag that was pinned already.
     Already(String),
+    /// The server's branch could not be locked, though nobody moved it.
+    Blocked,
     /// A guard refused, and why.
     Refused(String),
     /// Another was faster.
@@ -104,6 +107,7 @@ impl Run {
                 assert!(said.contains("\nhelp: "), "{self:?}: {said}");
                 return Fate::Refused(said.lines().next().unwrap().to_owned());
             }
+            (Some(1), None) if said.contains("nobody moved it") => return Fate::Blocked,
             (Some(4), None) if said.contains("the plan would now be:\n") && said.contains(" -> ") => {
                 return Fate::Lost;
             }
@@ -122,7 +126,8 @@ impl Run {
                 "done" => Some(Fate::Done(text(&result["commit"]), None)),
                 "nothing to do" => Some(Fate::Already(text(&result["plan"]["to"]["tag"]))),
                 state => {
-                    assert_eq!(state, if output.status.code() == Some(4) { "raced" } else { "refused" });
+                    let states = HashMap::from([(1, "failed"), (3, "refused"), (4, "raced")]);
+                    assert_eq!(Some(&state), output.status.code().and_then(|code| states.get(&code)));
                     None
                 }
             };
