@@ -181,6 +181,9 @@ impl File {
     }
 }
 
+/// In the id of what a restore put aside, which is no backup that anybody made.
+const REPLACED: &str = "-replaced-";
+
 /// What a person can do instead of a downgrade.
 fn way_out(facts: &Facts, file: &File) -> String {
     let name = &facts.environment.name;
@@ -208,7 +211,9 @@ fn way_out(facts: &Facts, file: &File) -> String {
     let schema = facts.to.schema.current;
     let to = &facts.to.name;
     let backups = facts.observed.report().and_then(|report| report.version.backups.as_ref());
-    let fitting = backups.and_then(|backups| backups.iter().find(|backup| backup.schema <= schema));
+    let fitting = backups.and_then(|backups| {
+        backups.iter().find(|backup| backup.schema <= schema && !backup.id.contains(REPLACED))
+    });
     let id = fitting.map_or_else(|| format!("ledger-schema{schema}-seq…"), |backup| backup.id.clone());
     format!(
         "{safe}\n      or lose what was written since a backup: cargo xtask rollback {name} --to {to} --restore {id}"
