@@ -141,9 +141,10 @@ fn run(
             restore: restore.map(str::to_owned),
             file_schema: how.file_schema,
             overrides: gate::given(&how.gates, how.because.as_deref())?,
+            follow,
         };
         let sources = Sources::open(pipeline, root)?;
-        Deploy { asked, follow, how, sources, seen: &seen, rendering: None, applied: None }.run()
+        Deploy { asked, how, sources, seen: &seen, rendering: None, applied: None }.run()
     };
     let outcome = deploy();
     if let (true, Err(error)) = (how.json, &outcome) {
@@ -172,7 +173,6 @@ fn environment_of(pipeline: &Pipeline, verb: Verb, name: &str) -> Result<Environ
 /// One environment on its way to another pin.
 struct Deploy<'a> {
     asked: Asked,
-    follow: bool,
     how: &'a How,
     sources: Sources,
     /// The newest plan, for `--json` when it comes to nothing.
@@ -186,7 +186,7 @@ impl Deploy<'_> {
     fn run(&mut self) -> Result<()> {
         let how = self.how;
         let facts = self.sources.gather(&self.asked)?;
-        if let Some(why) = self.follow.then(|| left_alone(&facts)).flatten() {
+        if let Some(why) = self.asked.follow.then(|| left_alone(&facts)).flatten() {
             return self.finish("left alone", None, &why);
         }
         let mut plan = self.plan(&facts)?;
@@ -318,8 +318,7 @@ impl Deploy<'_> {
                     .into());
             }
             (None, why) => {
-                let why: String =
-                    terminal::one_line(why.as_deref().unwrap_or_default()).chars().take(400).collect();
+                let why = shortened(&terminal::one_line(why.as_deref().unwrap_or_default()));
                 eprintln!("note: not rendered: {why}");
             }
         }
@@ -355,6 +354,17 @@ impl Deploy<'_> {
         }
         Ok(())
     }
+}
+
+/// kustomize says first what it was to do, and last what was wrong with it.
+fn shortened(words: &str) -> String {
+    const ENDS: usize = 200;
+    let letters: Vec<_> = words.trim().chars().collect();
+    if letters.len() <= 2 * ENDS {
+        return letters.into_iter().collect();
+    }
+    let (start, end) = (&letters[..ENDS], &letters[letters.len() - ENDS..]);
+    start.iter().chain(&[' ', '…', ' ']).chain(end).collect()
 }
 
 fn change<'a>(plan: &'a Plan, manifests: Option<&'a str>) -> PinChange<'a> {

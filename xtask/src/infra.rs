@@ -90,7 +90,8 @@ impl Infra {
     pub fn pin(&self, environment: &Environment) -> Result<Pin> {
         let mut pin = kustomization::read(&self.text(environment)?, &self.target(environment))?;
         if environment.manifests == Manifests::Rendered {
-            pin.git_ref = self.rendered_ref(environment, &self.head)?;
+            let text = self.git.show(&self.head, &beside(&environment.kustomization, MANIFESTS))?;
+            pin.git_ref = self.rendered_ref(environment, &text.unwrap_or_default());
         }
         Ok(pin)
     }
@@ -108,19 +109,28 @@ impl Infra {
     /// The commits that changed the environment's pin, newest first.
     pub fn history(&self, environment: &Environment) -> Result<Vec<Change>> {
         let target = self.target(environment);
-        let restore_path = beside(&environment.kustomization, RESTORE);
-        let mut changes = Vec::new();
-        for commit in self.git.log(&self.head, &[&environment.kustomization, &restore_path])? {
-            let text = self.git.show(&commit.id, &environment.kustomization)?;
-            let mut pin = text.and_then(|text| kustomization::read(&text, &target).ok());
+        let paths = [
+            environment.kustomization.clone(),
+            beside(&environment.kustomization, RESTORE),
+            beside(&environment.kustomization, MANIFESTS),
+        ];
+        let commits = self.git.log(&self.head, &[&paths[0], &paths[1]])?;
+        let files =
+            commits.iter().flat_map(|commit| paths.iter().map(|path| (commit.id.as_str(), path.as_str())));
+        // What was no text then is no pin.
+        let texts = self.git.texts(&files.collect::<Vec<_>>())?.into_iter().map(|text| text.ok().flatten());
+        let mut texts = texts.collect::<Vec<_>>().into_iter();
+        let changes = commits.iter().map(|commit| {
+            let [kustomization, restore, manifests] =
+                [texts.next(), texts.next(), texts.next()].map(Option::flatten);
+            let mut pin = kustomization.and_then(|text| kustomization::read(&text, &target).ok());
             if let (Some(pin), Manifests::Rendered) = (&mut pin, environment.manifests) {
-                pin.git_ref = self.rendered_ref(environment, &commit.id)?;
+                pin.git_ref = self.rendered_ref(environment, &manifests.unwrap_or_default());
             }
-            let restore = self.git.show(&commit.id, &restore_path)?.and_then(|text| restore_of(&text));
             let trailers = Trailers::parse(&commit.message);
-            changes.push(Change { commit, trailers, pin, restore });
-        }
-        Ok(changes)
+            Change { commit: commit.clone(), trailers, pin, restore: restore.as_deref().and_then(restore_of) }
+        });
+        Ok(changes.collect())
     }
 
     /// What the rendered manifests begin with, but for the ref: how a remote resource would be written.
@@ -128,11 +138,14 @@ impl Infra {
         format!("# {}//deploy/k8s/overlays/{}?ref=", self.pipeline.repository, environment.name)
     }
 
-    fn rendered_ref(&self, environment: &Environment, revision: &str) -> Result<Option<String>> {
-        let path = beside(&environment.kustomization, MANIFESTS);
-        let text = self.git.show(revision, &path)?.unwrap_or_default();
-        let first = text.lines().next().and_then(|line| line.strip_prefix(&self.rendered_from(environment)));
-        Ok(first.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned))
+    fn rendered_ref(&self, environment: &Environment, manifests: &str) -> Option<String> {
+        let first = manifests.lines().next()?.strip_prefix(&self.rendered_from(environment))?;
+        first.split_whitespace().next().map(str::to_owned)
+    }
+
+    /// Refuses an environment whose kustomization would not pass a restore on.
+    pub fn takes_restore(&self, environment: &Environment) -> Result<()> {
+        Ok(takes_restore(&self.text(environment)?, &environment.kustomization)?)
     }
 
     /// The files of a change of what was read, with their texts.
@@ -149,9 +162,6 @@ impl Infra {
         let after = kustomization::write(&before, &self.target(environment), &pin)?;
         let restore_path = beside(path, RESTORE);
         let asked = self.git.show(&self.head, &restore_path)?;
-        if change.restore.is_some() {
-            takes_restore(&after, path)?;
-        }
         if asked.as_deref().and_then(restore_of).as_deref() != change.restore {
             files.push((restore_path, with_restore(asked.as_deref().unwrap_or_default(), change.restore)));
         }

@@ -43,6 +43,8 @@ pub struct Asked {
     pub restore: Option<String>,
     pub file_schema: Option<u32>,
     pub overrides: Vec<Override<PinGate>>,
+    /// As the last step of CI on the branch, which is one of the checks itself.
+    pub follow: bool,
 }
 
 impl Sources {
@@ -59,6 +61,9 @@ impl Sources {
         let environment = &asked.environment;
         let from = self.infra.pinned(environment)?;
         let history = self.infra.history(environment)?;
+        if asked.restore.is_some() {
+            self.infra.takes_restore(environment)?;
+        }
         let to = match asked.verb {
             Verb::Promote => self.newcomer(asked)?,
             Verb::Rollback => self.predecessor(asked, &from.pin, &history)?,
@@ -68,20 +73,21 @@ impl Sources {
         let observed = service::observe(&environment.url);
         drop(spinner);
         let checks = match asked.verb {
-            Verb::Promote => self.checks(&to.revision),
-            Verb::Rollback => Ok(Vec::new()),
+            Verb::Promote if !asked.follow => self.checks(&to.revision),
+            Verb::Promote | Verb::Rollback => Ok(Vec::new()),
         };
         let migrations = match &to.commit {
             Some(commit) => self.project.list(commit, "dojo/migrations")?,
             None => Vec::new(),
         };
+        let unseen = observed.report().is_none() || asked.restore.is_some();
         let mut facts = Facts {
             verb: asked.verb,
             environment: environment.clone(),
             restore: asked.restore.as_ref().map(|id| restore(id, &from.restore, &history, &observed)),
             tagged_before: tagged_before(&to, &history),
             bad_since: bad_since(&to.digest, &history),
-            past: self.past(&history),
+            past: self.past(&history, unseen),
             released: Vec::new(),
             migrations: migrations.into_iter().filter(|name| name.ends_with(".sql")).collect(),
             told_schema: asked.file_schema.filter(|_| observed.report().is_none() || asked.restore.is_some()),
@@ -99,16 +105,17 @@ impl Sources {
         Ok(facts)
     }
 
-    /// The earlier pins with the schema of their images: by the registry's label, else by the commit's trailer.
-    fn past(&self, history: &[Change]) -> Vec<Past> {
+    /// The earlier pins with the schema of their images: by the commit's trailer, else, while the file is
+    /// `unseen`, by the registry's label.
+    fn past(&self, history: &[Change], unseen: bool) -> Vec<Past> {
         let pinned = history.iter().filter(|change| !change.pin.as_ref().is_some_and(Pin::is_nothing));
         let past = pinned.map(|change| {
             let digest = change.pin.as_ref().and_then(|pin| pin.digest.as_ref());
             let of_digest = change.trailers.schema.filter(|_| change.trailers.digest.as_ref() == digest);
             let label = || self.registry.labels(digest?).map(|labels| labels.schema).ok();
             Past {
-                schema: of_digest.or_else(label),
-                seen: change.trailers.seen.as_ref().map(|seen| seen.schema),
+                schema: if unseen { of_digest.or_else(label) } else { of_digest },
+                seen: change.trailers.seen.clone(),
             }
         });
         past.collect()
@@ -161,9 +168,8 @@ impl Sources {
                 pins().next().context("a pin without a commit")?
             }
             None => {
-                let bad: Vec<_> = history.iter().filter_map(|change| change.trailers.bad.as_ref()).collect();
                 let mut earlier = pins().filter(|((_, digest), _)| Some(digest) != from.digest.as_ref());
-                earlier.find(|((_, digest), _)| !bad.contains(&digest)).ok_or_else(|| {
+                earlier.find(|((_, digest), _)| bad_since(digest, history).is_none()).ok_or_else(|| {
                     let path = &environment.kustomization;
                     Fault::refused(format!(
                         "the history of {path} has no earlier pin to return to that is not marked bad"

@@ -3,7 +3,7 @@
 
 use super::{Facts, Past, Restore, Verb};
 use crate::image::Schema;
-use crate::report::Observed;
+use crate::report::{Ledger, Observed};
 use crate::version::Version;
 
 /// What is known of the file that the image will open.
@@ -49,8 +49,9 @@ fn file(facts: &Facts) -> File {
 
 /// A schema by its number: which binaries it admits is the same in all images that have it.
 fn known(past: &[Past], number: u32) -> Schema {
-    let all = past.iter().flat_map(|past| [past.schema, past.seen]).flatten();
-    let found = all.into_iter().find(|schema| schema.current == number);
+    let mut all =
+        past.iter().flat_map(|past| [past.schema, past.seen.as_ref().map(|seen| seen.schema)]).flatten();
+    let found = all.find(|schema| schema.current == number);
     found.unwrap_or(Schema { current: number, oldest_binary: number })
 }
 
@@ -64,8 +65,8 @@ fn between(past: &[Past]) -> File {
             break;
         }
         if let Some(seen) = seen {
-            low = Some(seen.current);
-            schemas.push(Some(*seen));
+            low = Some(seen.schema.current);
+            schemas.push(Some(seen.schema));
         }
     }
     let all: Option<Vec<_>> = schemas.into_iter().collect();
@@ -84,6 +85,7 @@ pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
                 "ledger {}, sequence {}, schema {file}",
                 version.ledger.id, version.ledger.sequence
             ));
+            notes.extend(another_ledger(facts, &version.ledger));
             None
         }
         Observed::Silent(why) => Some(why.as_str()),
@@ -147,6 +149,21 @@ pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
             ))
         }
     }
+}
+
+/// What is wrong with a ledger that was seen before: another volume, or a tail that was lost.
+fn another_ledger(facts: &Facts, now: &Ledger) -> Option<String> {
+    let seen = facts.past.iter().find_map(|past| past.seen.as_ref())?;
+    if seen.ledger != now.id {
+        return Some(format!("take care: until now the ledger was {}; is it the right volume?", seen.ledger));
+    }
+    let back = seen.sequence > now.sequence && facts.from.restore.is_none();
+    back.then(|| {
+        format!(
+            "take care: the ledger was at sequence {} before, and was not restored by this tool",
+            seen.sequence
+        )
+    })
 }
 
 impl File {
