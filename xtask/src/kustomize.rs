@@ -143,9 +143,16 @@ mod tests {
         let limit = Duration::from_millis(500);
         assert!(bounded(Command::new("sh").args(["-c", &script]), limit).unwrap().is_none());
         let pid = std::fs::read_to_string(file).unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-        // An orphan may wait for its new parent to notice.
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // It dies on its own time, and an orphan may wait for its new parent to notice.
+        let alive = || {
+            let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            !state.is_empty() && !state.contains(") Z ")
+        };
+        let gone = (0..1000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            !alive()
+        });
+        assert!(gone, "{pid} is still alive");
         let (status, stdout, stderr) =
             bounded(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), LIMIT)
                 .unwrap()

@@ -68,7 +68,8 @@ pub fn judge(expected: Expected<'_>, before: Option<Rendered>, after: Rendered) 
     let ours: Vec<_> = runs.iter().filter(|(_, run)| name_of(run) == expected.name).collect();
     let help = "nothing was changed; a patch, a component or another entry under images says otherwise: mend it in the infra repository";
     if ours.is_empty() {
-        let others: Vec<_> = runs.iter().map(|(_, run)| run.as_str()).collect();
+        let others: BTreeSet<_> = runs.iter().map(|(_, run)| run.as_str()).collect();
+        let others: Vec<_> = others.into_iter().collect();
         let others = if others.is_empty() { "no image at all".to_owned() } else { others.join(", ") };
         return Err(Fault::refused(format!(
             "{environment} would not run {}: it renders to {others}",

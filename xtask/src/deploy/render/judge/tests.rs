@@ -57,7 +57,9 @@ fn anything_else_is_refused_by_name() {
     assert!(half.contains(&format!("{OLD} (Deployment dojo-prod/dojo, initContainers migrate)")), "{half}");
     let other = refused(true, vec![deployment("ghcr.io/blogle/dojo2:v0.2.0", "envoy:1")]);
     assert!(
-        other.contains("would not run ghcr.io/blogle/dojo: it renders to envoy:1, ghcr.io/blogle/dojo2"),
+        other.contains(
+            "would not run ghcr.io/blogle/dojo: it renders to envoy:1, ghcr.io/blogle/dojo2:v0.2.0"
+        ),
         "{other}"
     );
     // Two objects in a List, whose containers are called the same.
