@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -55,7 +55,7 @@ impl Kustomize {
         }
         let failed = |error| Fault::usage(format!("kubectl cannot be run: {error}")).help(INSTALL);
         let again = format!("`kubectl kustomize {}` shows it again", folder.display());
-        let Some((status, stdout, stderr)) = bounded(&mut kubectl, LIMIT).map_err(failed)? else {
+        let Some(Output { status, stdout, stderr }) = bounded(&mut kubectl, LIMIT).map_err(failed)? else {
             let slow = format!("{} did not render within {} s", folder.display(), LIMIT.as_secs());
             return Err(Fault::remote(slow).help(again));
         };
@@ -70,11 +70,8 @@ impl Kustomize {
     }
 }
 
-/// Status, stdout and stderr of a command; `None` if it was ended after `limit`, with the git that it started.
-fn bounded(
-    command: &mut Command,
-    limit: Duration,
-) -> std::io::Result<Option<(ExitStatus, Vec<u8>, Vec<u8>)>> {
+/// Runs a command to its end; `None` if it was ended after `limit`, with the git that it started.
+fn bounded(command: &mut Command, limit: Duration) -> std::io::Result<Option<Output>> {
     // Files take any amount, where a pipe that nobody empties would stop the command.
     let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child =
@@ -82,7 +79,7 @@ fn bounded(
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(Some((status, all(stdout)?, all(stderr)?)));
+            return Ok(Some(Output { status, stdout: all(stdout)?, stderr: all(stderr)? }));
         }
         if start.elapsed() > limit {
             end(&mut child);
@@ -153,7 +150,7 @@ mod tests {
             !alive()
         });
         assert!(gone, "{pid} is still alive");
-        let (status, stdout, stderr) =
+        let Output { status, stdout, stderr } =
             bounded(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), LIMIT)
                 .unwrap()
                 .unwrap();
