@@ -1,11 +1,12 @@
 //! `promote` and `rollback`: gather facts, plan, show, and swap one environment's pin in the infra repository.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use crate::cluster::{Cluster, Deployment};
 use crate::environment::check_id;
 use crate::fault::{Fault, exit_code};
 use crate::gate::{self, PinGate};
@@ -16,10 +17,14 @@ use crate::pipeline::{Environment, Manifests, Pipeline};
 use crate::terminal;
 use crate::version::Version;
 
+mod apply;
 mod gather;
 mod plan;
+mod practice;
+mod render;
 use gather::{Asked, Sources};
 use plan::{Facts, Plan, Verb};
+use render::Rendering;
 
 /// How often a lost race is planned anew before giving up.
 const TRIES: usize = 5;
@@ -31,6 +36,8 @@ const TRIES: usize = 5;
   cargo xtask promote production           what staging runs
   cargo xtask promote production v0.2.0 --dry-run
   cargo xtask promote production v0.2.1 --override soak --because \"v0.2.0 loses money\"
+  cargo xtask promote production v0.2.0 --rehearse-on ledger-schema1-seq42.duckdb --dry-run
+  cargo xtask promote staging v0.2.0 --apply   where no controller does
 
 Gates: `--override` takes hold, accepts, after, soak, checks and tag. An image that is not there, and a data file
 that it could not open, are never passed.")]
@@ -81,6 +88,18 @@ struct How {
     /// Why a gate is passed; it is kept in the commit.
     #[arg(long, value_name = "TEXT", requires = "gates")]
     because: Option<String>,
+    /// First migrate and check a copy of this data file by the image's own program; a failure ends it.
+    #[arg(long, value_name = "BACKUP")]
+    rehearse_on: Option<PathBuf>,
+    /// Then give the environment's folder to a cluster by kubectl, and wait until it is rolled out.
+    #[arg(long)]
+    apply: bool,
+    /// The cluster, by its context in the kubeconfig [default: the current one].
+    #[arg(long, value_name = "NAME", requires = "apply")]
+    context: Option<String>,
+    /// Show all that changes in the rendered manifests [default: the first lines, where somebody is to decide].
+    #[arg(long)]
+    diff: bool,
     /// Print the plan and stop; needs no right to write.
     #[arg(long)]
     dry_run: bool,
@@ -124,7 +143,8 @@ fn run(
             overrides: gate::given(&how.gates, how.because.as_deref())?,
             follow,
         };
-        Deploy { asked, how, sources: Sources::open(pipeline, root)?, seen: &seen }.run()
+        let sources = Sources::open(pipeline, root)?;
+        Deploy { asked, how, sources, seen: &seen, rendering: None, applied: None }.run()
     };
     let outcome = deploy();
     if let (true, Err(error)) = (how.json, &outcome) {
@@ -157,6 +177,9 @@ struct Deploy<'a> {
     sources: Sources,
     /// The newest plan, for `--json` when it comes to nothing.
     seen: &'a RefCell<Option<Plan>>,
+    /// Of the newest plan.
+    rendering: Option<Rendering>,
+    applied: Option<apply::Applied>,
 }
 
 impl Deploy<'_> {
@@ -167,44 +190,96 @@ impl Deploy<'_> {
             return self.finish("left alone", None, &why);
         }
         let mut plan = self.plan(&facts)?;
-        match how.json {
-            false => println!("{plan}"),
-            // Whoever is asked has to see what for.
-            true if !how.yes && !how.dry_run => eprintln!("{plan}"),
-            true => {}
+        self.say(&plan.to_string());
+        if let Some(backup) = &how.rehearse_on {
+            let rehearsed = practice::run(backup, &plan, &self.sources.registry, &facts.observed)?;
+            self.say(&rehearsed.to_string());
+            plan.rehearsed = Some(rehearsed);
+            self.seen.replace(Some(plan.clone()));
         }
-        if !plan.change {
+        if !plan.change && !how.apply {
             return self.finish("nothing to do", None, "");
         }
+        let cluster = self.cluster()?;
+        let mut manifests = self.render(&plan)?;
         if how.dry_run {
             return self.finish("dry run", None, "dry run: nothing was changed");
         }
         terminal::confirm(how.yes)?;
+        if !plan.change {
+            return self.end("nothing to do", &plan, None, cluster.as_ref(), "");
+        }
         for _ in 0..TRIES {
-            let commit = self.commit(&plan)?;
+            let commit = self.commit(&plan, manifests.as_deref())?;
             let lost = match self.sources.infra.push(&commit)? {
                 Push::Done => {
-                    return self.finish("done", Some(&commit), &format!("done: infra commit {commit}"));
+                    let line = format!("done: infra commit {commit}");
+                    return self.end("done", &plan, Some(&commit), cluster.as_ref(), &line);
                 }
                 Push::Raced(lost) => lost,
             };
             self.sources.infra.refresh()?;
             let facts = self.sources.gather(&self.asked)?;
-            let next =
+            let mut next =
                 self.plan(&facts).context("somebody else changed the infra repository in the meantime")?;
-            if !next.change {
-                return self.finish("nothing to do", None, &next.to_string());
-            }
-            if !next.is_same(&plan) {
+            if next.change && !next.is_same(&plan) {
                 let name = &self.asked.environment.name;
                 let race = Fault::race(format!("somebody else changed {name} in the meantime ({lost})"));
                 return Err(race.help(format!("nothing was changed; the plan would now be:\n{next}")).into());
+            }
+            next.rehearsed = plan.rehearsed.take();
+            self.seen.replace(Some(next.clone()));
+            if next.change || how.apply {
+                manifests = self.render(&next)?;
+            }
+            if !next.change {
+                return self.end("nothing to do", &next, None, cluster.as_ref(), &next.to_string());
             }
             plan = next;
         }
         let url = &self.sources.pipeline.infra.url;
         let race = Fault::race(format!("{url} kept moving: {TRIES} pushes were lost"));
         Err(race.help("nothing was changed; run the same command again").into())
+    }
+
+    /// For who reads along, and for whoever is asked and has to see what for.
+    fn say(&self, text: &str) {
+        match (self.how.json, self.how.yes || self.how.dry_run) {
+            (false, _) => println!("{text}"),
+            (true, false) => eprintln!("{text}"),
+            (true, true) => {}
+        }
+    }
+
+    /// Where it is to be applied.
+    fn cluster(&self) -> Result<Option<Cluster>> {
+        if !self.how.apply {
+            return Ok(None);
+        }
+        Kustomize::find()?;
+        let cluster = Cluster::find(self.how.context.as_deref())?;
+        self.say(&format!("  apply   to context {}, then waits for the rollout", cluster.context()));
+        Ok(Some(cluster))
+    }
+
+    /// The end of the way of a pin that is there now, by this commit or since before what was read.
+    fn end(
+        &mut self,
+        state: &str,
+        plan: &Plan,
+        commit: Option<&str>,
+        cluster: Option<&Cluster>,
+        line: &str,
+    ) -> Result<()> {
+        if let Some(cluster) = cluster {
+            let at = commit.unwrap_or_else(|| self.sources.infra.head()).to_owned();
+            let objects = self.rendering.as_ref().map(|rendering| rendering.objects.as_slice());
+            let deployments = Deployment::among(objects.unwrap_or_default());
+            let environment = &self.asked.environment;
+            let applied = apply::run(cluster, &mut self.sources, environment, plan, &at, &deployments)?;
+            self.applied = Some(applied);
+        }
+        self.finish(state, commit, line)
     }
 
     fn plan(&self, facts: &Facts) -> Result<Plan> {
@@ -214,16 +289,46 @@ impl Deploy<'_> {
     }
 
     /// Makes the plan's commit; nothing points to it yet.
-    fn commit(&self, plan: &Plan) -> Result<String> {
+    fn commit(&self, plan: &Plan, manifests: Option<&str>) -> Result<String> {
         let Sources { pipeline, infra, .. } = &self.sources;
-        let manifests = match self.asked.environment.manifests {
-            Manifests::Remote => None,
-            Manifests::Rendered => Some(self.rendered(plan)?),
-        };
-        let change =
-            PinChange { pin: &plan.to, restore: plan.restore.as_deref(), manifests: manifests.as_deref() };
         let message = plan.message(pipeline.service(), &self.sources.changes(plan)?, &infra.identity()?);
-        infra.commit(&self.asked.environment, &change, &message)
+        infra.commit(&self.asked.environment, &change(plan, manifests), &message)
+    }
+
+    /// Sees to it that exactly the image of the plan comes out of its commit, as far as kustomize can tell here. Returns
+    /// the manifests that the commit is to have, where the environment keeps them rendered.
+    fn render(&mut self, plan: &Plan) -> Result<Option<String>> {
+        let manifests = match self.asked.environment.manifests {
+            Manifests::Rendered if plan.change => Some(self.rendered(plan)?),
+            _ => None,
+        };
+        // What could not be rendered before a lost race may take a minute each time.
+        if self.rendering.as_ref().is_some_and(|earlier| earlier.containers.is_none()) {
+            return Ok(manifests);
+        }
+        let change = plan.change.then(|| change(plan, manifests.as_deref()));
+        let rendering = render::run(&self.sources, &self.asked.environment, plan, change.as_ref())?;
+        let Rendering { image, containers, why, .. } = &rendering;
+        match (containers, why) {
+            (Some(number), _) => self.say(&format!("  render  {number} containers run {image}")),
+            (None, Some(why)) if self.how.apply => {
+                let fault = Fault::remote(format!("cannot apply what does not render: {}", why.trim()));
+                return Err(fault
+                    .help("nothing was changed; see that this machine reaches what the kustomization names")
+                    .into());
+            }
+            (None, why) => {
+                let why = shortened(&terminal::one_line(why.as_deref().unwrap_or_default()));
+                eprintln!("note: not rendered: {why}");
+            }
+        }
+        let asked = self.how.diff || self.how.dry_run || !self.how.yes;
+        let diff = rendering.shown(self.how.diff);
+        if asked && !diff.is_empty() {
+            self.say(&diff);
+        }
+        self.rendering = Some(rendering);
+        Ok(manifests)
     }
 
     /// The overlay at the plan's commit, as kustomize renders it.
@@ -236,13 +341,34 @@ impl Deploy<'_> {
 
     fn finish(&self, state: &str, commit: Option<&str>, line: &str) -> Result<()> {
         if self.how.json {
-            return terminal::json(&json!({ "state": state, "plan": *self.seen.borrow(), "commit": commit }));
+            let Self { seen, rendering, applied, .. } = self;
+            return terminal::json(
+                &json!({ "state": state, "plan": *seen.borrow(), "commit": commit, "rendering": rendering, "applied": applied }),
+            );
         }
         if !line.is_empty() {
             println!("{line}");
         }
+        if let Some(applied) = &self.applied {
+            println!("{applied}");
+        }
         Ok(())
     }
+}
+
+/// kustomize says first what it was to do, and last what was wrong with it.
+fn shortened(words: &str) -> String {
+    const ENDS: usize = 200;
+    let letters: Vec<_> = words.trim().chars().collect();
+    if letters.len() <= 2 * ENDS {
+        return letters.into_iter().collect();
+    }
+    let (start, end) = (&letters[..ENDS], &letters[letters.len() - ENDS..]);
+    start.iter().chain(&[' ', '…', ' ']).chain(end).collect()
+}
+
+fn change<'a>(plan: &'a Plan, manifests: Option<&'a str>) -> PinChange<'a> {
+    PinChange { pin: &plan.to, restore: plan.restore.as_deref(), manifests }
 }
 
 /// Why an environment that follows edge does not now.

@@ -66,8 +66,8 @@ impl Git {
         }
     }
 
-    /// The object that a revision names; `None` if it names none here.
-    fn object(&self, revision: &str) -> Result<Option<String>> {
+    /// The object that a revision, or `REVISION:PATH`, names; `None` if it names none here.
+    pub fn object(&self, revision: &str) -> Result<Option<String>> {
         self.ask(["rev-parse", "--verify", "--quiet", "--end-of-options", revision])
     }
 
@@ -136,7 +136,7 @@ impl Git {
         Ok(self.run(["ls-tree", "--name-only", &tree])?.lines().map(str::to_owned).collect())
     }
 
-    /// Lays a folder of a revision out below `into`, under its own path.
+    /// Lays a folder of a revision out below `into`, under its own path; `.` is all of it.
     pub fn export(&self, revision: &str, folder: &str, into: &Path) -> Result<()> {
         let sh = shell(&self.dir)?;
         let archive = git(&sh).args(["archive", "--format=tar", revision, "--", folder]);
@@ -173,6 +173,18 @@ impl Git {
         files: &[(&str, Option<&str>)],
         message: &str,
     ) -> Result<String> {
+        let tree = self.tree_of(parent, files)?;
+        // commit-tree is the one that ignores this setting.
+        let signed =
+            self.ask(["config", "--type=bool", "--get", "commit.gpgSign"])?.as_deref() == Some("true");
+        let sign = signed.then_some("-S");
+        let sh = shell(&self.dir)?;
+        let commit = git(&sh).arg("commit-tree").args(sign).args(["-p", parent, "-F", "-", &tree]);
+        Ok(succeed(commit.stdin(message))?.trim().to_owned())
+    }
+
+    /// Makes the tree that such a commit has, which asks for neither a name nor a signature.
+    pub fn tree_of(&self, parent: &str, files: &[(&str, Option<&str>)]) -> Result<String> {
         let folder = tempfile::tempdir()?;
         let sh = shell(&self.dir)?;
         let git = |sh| git(sh).env("GIT_INDEX_FILE", folder.path().join("index"));
@@ -190,14 +202,7 @@ impl Git {
             let entry = format!("{mode},{},{path}", blob.trim());
             succeed(git(&sh).args(["update-index", "--add", "--cacheinfo", &entry]))?;
         }
-        let tree = succeed(git(&sh).args(["write-tree"]))?;
-        // commit-tree is the one that ignores this setting.
-        let signed =
-            self.ask(["config", "--type=bool", "--get", "commit.gpgSign"])?.as_deref() == Some("true");
-        let sign = signed.then_some("-S");
-        let commit = git(&sh).arg("commit-tree").args(sign).args(["-p", parent, "-F", "-", tree.trim()]);
-        let commit = commit.stdin(message);
-        Ok(succeed(commit)?.trim().to_owned())
+        Ok(succeed(git(&sh).args(["write-tree"]))?.trim().to_owned())
     }
 
     /// Brings the checked-out branch forward to `commit`; fails if it has commits of its own.

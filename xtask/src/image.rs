@@ -14,6 +14,15 @@ use crate::fault::Fault;
 use crate::version::Version;
 pub use labels::{Labels, Schema, Told};
 
+/// How an image's program is to be started (OCI image spec, config).
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    /// `NAME=VALUE` each.
+    pub env: Vec<String>,
+}
+
 /// A content digest, `sha256:` and 64 lowercase hex digits (OCI image spec, descriptors).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
 #[serde(try_from = "String")]

@@ -1,6 +1,6 @@
 //! The infra repository: each environment's pin, the pins before it, and the one way to change it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -149,8 +149,8 @@ impl Infra {
         Ok(takes_restore(&self.text(environment)?, &environment.kustomization)?)
     }
 
-    /// Makes the commit of a change on top of what was read; nothing points to it yet.
-    pub fn commit(&self, environment: &Environment, change: &PinChange<'_>, message: &str) -> Result<String> {
+    /// The files of a change of what was read, with their texts.
+    fn files(&self, environment: &Environment, change: &PinChange<'_>) -> Result<Vec<(String, String)>> {
         let (path, before) = (&environment.kustomization, self.text(environment)?);
         let mut files = Vec::new();
         let mut pin = change.pin.clone();
@@ -167,8 +167,50 @@ impl Infra {
             files.push((restore_path, with_restore(asked.as_deref().unwrap_or_default(), change.restore)));
         }
         files.push((path.clone(), after));
+        Ok(files)
+    }
+
+    /// Makes the commit of a change on top of what was read; nothing points to it yet.
+    pub fn commit(&self, environment: &Environment, change: &PinChange<'_>, message: &str) -> Result<String> {
+        let files = self.files(environment, change)?;
         let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         self.git.commit_files(&self.head, &files, message)
+    }
+
+    /// Lays out what was read, or what a commit of this change would have; returns the environment's folder.
+    pub fn lay_out(
+        &self,
+        environment: &Environment,
+        change: Option<&PinChange<'_>>,
+        into: &Path,
+    ) -> Result<PathBuf> {
+        let tree = match change {
+            None => self.head.clone(),
+            Some(change) => {
+                let files = self.files(environment, change)?;
+                let files: Vec<_> =
+                    files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
+                self.git.tree_of(&self.head, &files)?
+            }
+        };
+        self.export(environment, &tree, into)
+    }
+
+    /// Lays a commit out, and returns the environment's folder in it.
+    pub fn export(&self, environment: &Environment, revision: &str, into: &Path) -> Result<PathBuf> {
+        self.git.export(revision, ".", into)?;
+        Ok(into.join(folder(environment)))
+    }
+
+    /// The commit that was read.
+    pub fn head(&self) -> &str {
+        &self.head
+    }
+
+    /// Whether what was read has the same in the environment's folder as a commit.
+    pub fn is_still(&self, environment: &Environment, commit: &str) -> Result<bool> {
+        let at = |revision: &str| self.git.object(&format!("{revision}:{}", folder(environment)));
+        Ok(at(commit)? == at(&self.head)?)
     }
 
     /// Makes the commit that holds the environment, or no longer does.
@@ -187,4 +229,9 @@ impl Infra {
     pub fn identity(&self) -> Result<String> {
         self.git.identity()
     }
+}
+
+/// Where the environment's kustomization lies.
+fn folder(environment: &Environment) -> &str {
+    environment.kustomization.rsplit_once('/').map_or("", |(folder, _)| folder)
 }

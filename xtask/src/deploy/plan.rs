@@ -1,6 +1,7 @@
 //! Facts -> plan, for `promote` and `rollback`: both set one environment's pin, so both pass the same guards.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -154,6 +155,27 @@ pub struct Plan {
     pub overrides: Vec<Override<PinGate>>,
     /// What was observed, and what could not be.
     pub notes: Vec<String>,
+    /// How the image did on a copy of a data file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rehearsed: Option<Rehearsed>,
+}
+
+/// The image's own program, run on a copy of a data file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rehearsed {
+    pub backup: PathBuf,
+    pub bytes: u64,
+    pub steps: Vec<Step>,
+    /// What is odd about it.
+    pub note: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// `dojo migrate`.
+    pub command: String,
+    pub milliseconds: u64,
+    pub said: String,
 }
 
 /// Makes the plan, or refuses with every reason at once.
@@ -175,6 +197,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         migrations: schema::pending(facts),
         overrides,
         notes,
+        rehearsed: None,
     })
 }
 

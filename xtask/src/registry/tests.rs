@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use tar::{EntryType, Header};
 use tempfile::TempDir;
 
-use super::{Push, Registry, Runtime};
+use super::{Push, Registry};
 use crate::fault::exit_code;
 use crate::image::oci::{Descriptor, INDEX, Index, Stored};
 use crate::image::platform::{Platform, architecture};
-use crate::image::{Digest, Image, Layer};
+use crate::image::{Digest, Image, Layer, Runtime};
 
 /// An entry of a layer: what it is, its name, and its content or where it links to.
 type Entry<'a> = (EntryType, &'a str, &'a str);

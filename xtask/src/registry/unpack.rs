@@ -14,18 +14,9 @@ use tar::{Entry, EntryType};
 
 use super::{Found, Registry};
 use crate::fault::Fault;
-use crate::image::Digest;
 use crate::image::hashing::Hashing;
 use crate::image::platform::Platform;
-
-/// How the image's program is to be started.
-#[derive(Clone, Debug)]
-pub struct Runtime {
-    pub entrypoint: Vec<String>,
-    pub cmd: Vec<String>,
-    /// `NAME=VALUE` each.
-    pub env: Vec<String>,
-}
+use crate::image::{Digest, Runtime};
 
 const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";

@@ -13,7 +13,8 @@ use super::stage::Stage;
 use crate::environment::Pinned;
 use crate::image::Digest;
 use crate::pipeline::Environment;
-use crate::registry::{Registry, Runtime};
+use crate::program::Program;
+use crate::registry::Registry;
 use crate::report::Observed;
 use crate::service;
 
@@ -54,7 +55,7 @@ impl<'a> Cluster<'a> {
         }
         told.push(last_line(&self.container(&pod, &["migrate", "--backup"])?, &pod.home));
         let log = fs::File::options().create(true).append(true).open(pod.home.join("dojo.log"))?;
-        let mut serve = pod.command(&pod.runtime.cmd);
+        let mut serve = pod.command(&pod.serve);
         serve.stdout(log.try_clone()?).stderr(log);
         self.pods.push((environment.name.clone(), self.children.spawn(&mut serve)?));
         self.wait(environment)?;
@@ -74,9 +75,9 @@ impl<'a> Cluster<'a> {
         }
         let runtime = self.registry.unpack(digest, &root)?;
         let listen = environment.url.trim_start_matches("http://").to_owned();
-        let program = runtime.program(&root)?;
+        let program = Program::new(&root, &runtime.program(&root)?, &runtime);
         let name = environment.name.clone();
-        Ok(Pod { name, home, root, program, data, listen, runtime, restore: None })
+        Ok(Pod { name, home, program, data, listen, serve: runtime.cmd, restore: None })
     }
 
     /// Runs one container to its end, as the init container does.
@@ -124,28 +125,19 @@ impl Drop for Cluster<'_> {
 struct Pod {
     name: String,
     home: PathBuf,
-    root: PathBuf,
-    program: PathBuf,
+    program: Program,
     data: PathBuf,
     listen: String,
-    runtime: Runtime,
+    /// What the image does if told nothing.
+    serve: Vec<String>,
     /// The backup to start from, once.
     restore: Option<String>,
 }
 
 impl Pod {
-    /// The image's entrypoint on the image's own libraries. Paths that the image fixes (`/data`) are the environment's.
+    /// The image's program. Paths that the image fixes (`/data`) are the environment's.
     fn command(&self, args: &[String]) -> Command {
-        let mut command = match loader(&self.root) {
-            Some((loader, libraries)) => {
-                let mut command = Command::new(loader);
-                command.arg("--library-path").arg(libraries).arg(&self.program);
-                command
-            }
-            None => Command::new(&self.program),
-        };
-        command.args(self.runtime.entrypoint.iter().skip(1)).args(args);
-        command.env_clear().envs(self.runtime.env.iter().filter_map(|variable| variable.split_once('=')));
+        let mut command = self.program.command(args);
         command
             .env("HOSTNAME", format!("dojo-{}", self.name))
             .env("DOJO_ENV", &self.name)
@@ -156,30 +148,6 @@ impl Pod {
         command.current_dir(&self.home);
         command
     }
-}
-
-/// The image's dynamic loader and its library folders, where the image has them at the usual places. An image whose
-/// files point into /nix/store is started directly.
-fn loader(root: &Path) -> Option<(PathBuf, String)> {
-    let folders: Vec<_> = [
-        "lib64",
-        "lib/x86_64-linux-gnu",
-        "lib/aarch64-linux-gnu",
-        "usr/lib/x86_64-linux-gnu",
-        "lib",
-        "usr/lib",
-    ]
-    .iter()
-    .map(|folder| root.join(folder))
-    .filter(|folder| folder.is_dir())
-    .collect();
-    let names =
-        |folder: &PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let loader = folders.iter().flat_map(names).find(|path| {
-        path.is_file() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux"))
-    })?;
-    let folders: Vec<_> = folders.iter().map(|folder| folder.to_string_lossy()).collect();
-    Some((loader, folders.join(":")))
 }
 
 /// What a container said in the end, without this folder's path.

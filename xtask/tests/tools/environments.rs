@@ -116,6 +116,13 @@ infra: {{url: '{url}', branch: main}}\nenvironments:{}{}\n",
         fs::create_dir(&temporary).unwrap();
         let mut environment = credentials(home.path(), &self.infra.server.host, TOKEN);
         environment.push(("TMPDIR", temporary.display().to_string()));
+        // What kustomizations fetch comes from the project's remote of this stage.
+        let instead = format!("url.file://{}/.insteadOf", self.folder.path().display());
+        environment.extend([
+            ("GIT_CONFIG_COUNT", "1".to_owned()),
+            ("GIT_CONFIG_KEY_0", instead),
+            ("GIT_CONFIG_VALUE_0", "https://github.com/".to_owned()),
+        ]);
         environment.extend(["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"].map(|key| (key, name.to_owned())));
         Operator { checkout, environment, temporary, home }
     }

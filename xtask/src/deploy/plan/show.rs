@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Plan, Verb};
+use super::{Plan, Rehearsed, Verb};
 use crate::kustomization::Pin;
 
 impl Plan {
@@ -53,5 +53,17 @@ impl fmt::Display for Plan {
         }
         self.notes.iter().try_for_each(|note| write!(f, "\n  seen    {note}"))?;
         self.overrides.iter().try_for_each(|pass| write!(f, "\n  passed  {}: {}", pass.gate, pass.because))
+    }
+}
+
+impl fmt::Display for Rehearsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  rehearsed on a copy of {} ({} bytes)", self.backup.display(), self.bytes)?;
+        for step in &self.steps {
+            let tenths = (step.milliseconds + 50) / 100;
+            let said = step.said.replace('\n', "\n           ");
+            write!(f, "\n    {:>2}.{} s  {}: {said}", tenths / 10, tenths % 10, step.command)?;
+        }
+        self.note.as_ref().map_or(Ok(()), |note| write!(f, "\n  note: {note}"))
     }
 }

@@ -1,0 +1,71 @@
+//! A `kubectl` on PATH that renders as the real one does, has two contexts, and writes down what a cluster would be told.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use tempfile::TempDir;
+
+use crate::environments::Operator;
+
+const SCRIPT: &str = r#"#!/bin/sh
+case "$1 $2" in
+    "kustomize "* | "version "*) exec REAL "$@" ;;
+    "config current-context") echo here; exit 0 ;;
+    "config get-contexts")
+        case "$4" in
+            here | there) echo "$4"; exit 0 ;;
+            *) echo "error: context $4 not found" >&2; exit 1 ;;
+        esac ;;
+esac
+echo "$*" >>FOLDER/asked
+if [ "$3" = "$(cat FOLDER/fails)" ]; then
+    echo "the API server said no" >&2
+    exit 1
+fi
+for last; do :; done
+case "$3" in
+    apply) REAL kustomize "$last" >FOLDER/applied && echo "deployment.apps/dojo configured" ;;
+    rollout) echo 'deployment "dojo" successfully rolled out' ;;
+    *) exit 2 ;;
+esac
+"#;
+
+pub struct Kubectl(TempDir);
+
+impl Kubectl {
+    pub fn of(operator: &mut Operator) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = std::env::var_os("PATH").unwrap();
+        let mut folders = std::env::split_paths(&path).map(|folder| folder.join("kubectl"));
+        let real = folders.find(|kubectl| kubectl.is_file()).unwrap();
+        let script = SCRIPT.replace("REAL", &format!("'{}'", real.display()));
+        let script = script.replace("FOLDER", &format!("'{}'", folder.path().display()));
+        let program = folder.path().join("kubectl");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.path().join("fails"), "").unwrap();
+        let path = format!("{}:{}", folder.path().display(), path.to_str().unwrap());
+        operator.environment.push(("PATH", path));
+        Self(folder)
+    }
+
+    /// Which of `apply` and `rollout` fails from now on.
+    pub fn fails(&self, verb: &str) {
+        fs::write(self.0.path().join("fails"), verb).unwrap();
+    }
+
+    /// What the cluster was asked since the last look, one line a command.
+    pub fn asked(&self) -> Vec<String> {
+        let path = self.0.path().join("asked");
+        let asked = fs::read_to_string(&path).unwrap_or_default();
+        let _ = fs::remove_file(path);
+        asked.lines().map(str::to_owned).collect()
+    }
+
+    /// What the last folder that was applied renders to.
+    pub fn applied(&self) -> String {
+        fs::read_to_string(self.0.path().join("applied")).unwrap()
+    }
+}
