@@ -224,7 +224,8 @@ impl Deploy<'_> {
                 self.plan(&facts).context("somebody else changed the infra repository in the meantime")?;
             if next.change && !next.is_same(&plan) {
                 let name = &self.asked.environment.name;
-                let race = Fault::race(format!("somebody else changed {name} in the meantime ({lost})"));
+                let what = if next.from == plan.from { "what it was to get" } else { name.as_str() };
+                let race = Fault::race(format!("somebody else changed {what} in the meantime ({lost})"));
                 return Err(race.help(format!("nothing was changed; the plan would now be:\n{next}")).into());
             }
             next.rehearsed = plan.rehearsed.take();
