@@ -257,7 +257,7 @@ fn leaves_its_work(dir: &Path, result: &Value) {
     assert!(kept("ledger-schema1-seq4.duckdb"), "made before v0.2.0's migration");
     let replaced = std::fs::read_dir(data.join("backups")).unwrap().flatten();
     let replaced: Vec<_> =
-        replaced.filter(|entry| entry.file_name().to_string_lossy().starts_with("replaced-")).collect();
+        replaced.filter(|entry| entry.file_name().to_string_lossy().contains("-replaced-")).collect();
     assert_eq!(replaced.len(), 1, "the file that the restore replaced is kept: {replaced:?}");
 
     if tools::need("skopeo", "skopeo") {
