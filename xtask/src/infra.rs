@@ -8,7 +8,7 @@ use crate::environment::{HOLD, MANIFESTS, Pinned, RESTORE, beside, restore_of, t
 use crate::fault::Fault;
 use crate::git::{Commit, Git, Push};
 use crate::kustomization::{self, Pin, Target};
-use crate::pipeline::{Environment, Manifests, Pipeline};
+use crate::pipeline::{Environment, Manifests, Pipeline, Ref};
 use crate::trailers::Trailers;
 
 /// A private clone of the infra repository's branch, and the commit that it was read at.
@@ -71,6 +71,7 @@ impl Infra {
             path: &environment.kustomization,
             image: &self.pipeline.image,
             source: (!rendered).then_some(&self.pipeline.repository),
+            comment: environment.git_ref == Ref::Commit,
         }
     }
 

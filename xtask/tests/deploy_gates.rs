@@ -141,7 +141,7 @@ fn the_data_files_schema_is_asked_remembered_or_told_but_never_guessed() {
         "the schema of data file is between 1 and 2",
         "dojo migrate --plan",
         "--file-schema N",
-        "no other released version is known to open it",
+        "newest safe version: v0.4.0, which is pinned now; fix forward",
     ];
     refused(&stage, &operator, 3, &["rollback"], &words);
     refused(&stage, &operator, 3, &["rollback", "--file-schema", "2"], &["would need a downgrade"]);

@@ -181,34 +181,39 @@ impl File {
     }
 }
 
+/// In the id of what a restore put aside, which is no backup that anybody made.
+const REPLACED: &str = "-replaced-";
+
 /// What a person can do instead of a downgrade.
 fn way_out(facts: &Facts, file: &File) -> String {
+    let name = &facts.environment.name;
+    let safe = facts.released.iter().filter(|(_, schema)| file.admits(*schema)).map(|(version, _)| version);
     // A rollback flees from what is pinned.
-    let leaves =
-        |version: &Version| facts.verb == Verb::Rollback && version.to_string() == facts.from.pin.name();
-    let safe = facts.released.iter().filter(|(version, schema)| file.admits(*schema) && !leaves(version));
-    let safe = safe.map(|(version, _)| version).max().map_or_else(
-        || "no other released version is known to open it: fix forward with a new release".to_owned(),
-        |version| {
-            let name = &facts.environment.name;
-            match facts.verb {
-                Verb::Rollback => {
-                    format!("newest safe version: {version} (cargo xtask rollback {name} --to {version})")
-                }
-                Verb::Promote => {
-                    format!("newest safe version: {version} (cargo xtask promote {name} {version})")
-                }
-            }
-        },
-    );
+    let is_pinned = |version: &Version| version.to_string() == facts.from.pin.name();
+    let (pinned, others): (Vec<_>, Vec<_>) = safe.partition(|version| is_pinned(version));
+    let safe = match (others.into_iter().max(), pinned.first(), facts.verb) {
+        (Some(version), _, Verb::Rollback) => {
+            format!("newest safe version: {version} (cargo xtask rollback {name} --to {version})")
+        }
+        (Some(version), _, Verb::Promote) => {
+            format!("newest safe version: {version} (cargo xtask promote {name} {version})")
+        }
+        (None, Some(version), _) => {
+            format!("newest safe version: {version}, which is pinned now; fix forward with a new release")
+        }
+        (None, None, _) => {
+            "no released version is known to open it: fix forward with a new release".to_owned()
+        }
+    };
     if facts.restore.is_some() {
         return safe;
     }
     let schema = facts.to.schema.current;
-    let name = &facts.environment.name;
     let to = &facts.to.name;
     let backups = facts.observed.report().and_then(|report| report.version.backups.as_ref());
-    let fitting = backups.and_then(|backups| backups.iter().find(|backup| backup.schema <= schema));
+    let fitting = backups.and_then(|backups| {
+        backups.iter().find(|backup| backup.schema <= schema && !backup.id.contains(REPLACED))
+    });
     let id = fitting.map_or_else(|| format!("ledger-schema{schema}-seq…"), |backup| backup.id.clone());
     format!(
         "{safe}\n      or lose what was written since a backup: cargo xtask rollback {name} --to {to} --restore {id}"
