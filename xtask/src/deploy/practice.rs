@@ -115,16 +115,16 @@ fn step(command: &mut Command, arguments: &[&str], data: &Path, backup: &Path, n
     let start = Instant::now();
     let output = command.output().map_err(|error| unfit(&error.to_string()))?;
     let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    // People know the file by the name that they gave.
-    let tell = |bytes: &[u8]| {
-        String::from_utf8_lossy(bytes).trim().replace(&*data.to_string_lossy(), &backup.to_string_lossy())
-    };
+    let tell =
+        |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().replace(&*data.to_string_lossy(), "the copy");
     let what = format!("dojo {}", arguments.join(" "));
     if output.status.success() {
         return Ok(Step { command: what, milliseconds, said: tell(&output.stdout) });
     }
     let said = tell(&output.stderr);
-    let words: Vec<_> = said.lines().filter(|line| !line.starts_with('{')).collect();
+    // Neither its log nor its advice, which is on a file that is in use.
+    let words: Vec<_> =
+        said.lines().filter(|line| !line.starts_with('{') && !line.starts_with("help: ")).collect();
     let failed = format!("{name} cannot take a copy of {}: {what}: {}", backup.display(), words.join("\n"));
     Err(match output.status.code() {
         // Of the loader.
