@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::duckdb;
 use crate::fault::Fault;
 
+mod follow;
 mod page;
 mod publish;
 

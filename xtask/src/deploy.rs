@@ -122,8 +122,9 @@ fn run(
             restore: restore.map(str::to_owned),
             file_schema: how.file_schema,
             overrides: gate::given(&how.gates, how.because.as_deref())?,
+            follow,
         };
-        Deploy { asked, follow, how, sources: Sources::open(pipeline, root)?, seen: &seen }.run()
+        Deploy { asked, how, sources: Sources::open(pipeline, root)?, seen: &seen }.run()
     };
     let outcome = deploy();
     if let (true, Err(error)) = (how.json, &outcome) {
@@ -152,7 +153,6 @@ fn environment_of(pipeline: &Pipeline, verb: Verb, name: &str) -> Result<Environ
 /// One environment on its way to another pin.
 struct Deploy<'a> {
     asked: Asked,
-    follow: bool,
     how: &'a How,
     sources: Sources,
     /// The newest plan, for `--json` when it comes to nothing.
@@ -163,7 +163,7 @@ impl Deploy<'_> {
     fn run(&mut self) -> Result<()> {
         let how = self.how;
         let facts = self.sources.gather(&self.asked)?;
-        if let Some(why) = self.follow.then(|| left_alone(&facts)).flatten() {
+        if let Some(why) = self.asked.follow.then(|| left_alone(&facts)).flatten() {
             return self.finish("left alone", None, &why);
         }
         let mut plan = self.plan(&facts)?;

@@ -162,7 +162,9 @@ impl Git {
         succeed(git(&sh).args(["read-tree", parent]))?;
         for (path, text) in files {
             let Some(text) = text else {
-                succeed(git(&sh).args(["update-index", "--force-remove", "--", path]))?;
+                // Unlike `--force-remove`, this needs no work tree.
+                let gone = format!("0 {}\t{path}\n", "0".repeat(40));
+                succeed(git(&sh).args(["update-index", "--index-info"]).stdin(gone))?;
                 continue;
             };
             let blob = succeed(git(&sh).args(["hash-object", "-w", "--stdin"]).stdin(text))?;

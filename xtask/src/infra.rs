@@ -135,6 +135,11 @@ impl Infra {
         Ok(first.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned))
     }
 
+    /// Refuses an environment whose kustomization would not pass a restore on.
+    pub fn takes_restore(&self, environment: &Environment) -> Result<()> {
+        Ok(takes_restore(&self.text(environment)?, &environment.kustomization)?)
+    }
+
     /// Makes the commit of a change on top of what was read; nothing points to it yet.
     pub fn commit(&self, environment: &Environment, change: &PinChange<'_>, message: &str) -> Result<String> {
         let (path, before) = (&environment.kustomization, self.text(environment)?);
@@ -149,9 +154,6 @@ impl Infra {
         let after = kustomization::write(&before, &self.target(environment), &pin)?;
         let restore_path = beside(path, RESTORE);
         let asked = self.git.show(&self.head, &restore_path)?;
-        if change.restore.is_some() {
-            takes_restore(&after, path)?;
-        }
         if asked.as_deref().and_then(restore_of).as_deref() != change.restore {
             files.push((restore_path, with_restore(asked.as_deref().unwrap_or_default(), change.restore)));
         }

@@ -15,6 +15,7 @@ use crate::git::Git;
 use crate::infra::Infra;
 use crate::pipeline::Pipeline;
 use crate::registry::Registry;
+use crate::service;
 
 mod children;
 mod cluster;
@@ -182,7 +183,7 @@ impl<'a> Rehearsal<'a> {
         }
 
         self.story.chapter("develop v0.2.0: a migration that v0.1.0 cannot do without");
-        let migration = self.stage.add_migration()?;
+        let migration = self.stage.add_migration(false)?;
         self.stage.note_change("Added", &format!("Migration {migration}."))?;
         self.commit(&format!("Add migration {migration}"))?;
         self.story.done(&[&format!("dojo/migrations/{migration}")]);
@@ -205,6 +206,37 @@ impl<'a> Rehearsal<'a> {
         }
         self.deploy(cluster, "production", &["rollback", "production"])?;
         self.expect_pin("production", "v0.2.0")?;
+
+        self.story.chapter("develop v0.3.0: a migration that v0.2.0 can do without");
+        let migration = self.stage.add_migration(true)?;
+        self.stage.note_change("Added", &format!("Migration {migration}."))?;
+        self.commit(&format!("Add migration {migration}"))?;
+        self.story.done(&[&format!("dojo/migrations/{migration}")]);
+        self.release("v0.3.0")?;
+        self.deploy(cluster, "staging", &["promote", "staging", "v0.3.0"])?;
+
+        self.story.chapter("a lost race: somebody else changes production between the plan and the push");
+        let theirs = ["rollback", "production", "--to", "v0.2.1"];
+        self.loses(&["promote", "production", "v0.3.0", "--yes"], &theirs)?;
+        self.reconcile(cluster, "production")?;
+        self.deploy(cluster, "production", &["promote", "production", "v0.3.0"])?;
+
+        self.story.chapter("a rollback over a migration that admits the older version");
+        self.deploy(cluster, "production", &["rollback", "production"])?;
+        self.expect_pin("production", "v0.2.1")?;
+
+        self.story.chapter("a hold");
+        self.xtask(&["hold", "production", "the books are being audited", "--yes"], 0, Detail::All)?;
+        self.refused(&["promote", "production", "v0.3.0", "--yes"])?;
+        self.xtask(&["unhold", "production", "--yes"], 0, Detail::All)?;
+
+        self.story.chapter("a rollback that needs the backup of before the migration");
+        let (backup, sequence) = self.oldest_backup("production")?;
+        let household = self.households.get_mut("production").context("production has no household")?;
+        let lost = household.starts_from(sequence);
+        self.deploy(cluster, "production", &["rollback", "--to", "v0.1.0", "--restore", &backup])?;
+        self.story
+            .done(&[&format!("{lost} transactions are lost, as the plan said; the replaced file is kept")]);
 
         self.story.chapter("status");
         self.xtask(&["status"], 0, Detail::All)?;
@@ -238,16 +270,38 @@ impl<'a> Rehearsal<'a> {
     fn deploy(&mut self, cluster: &mut Cluster<'_>, name: &str, command: &[&str]) -> Result<()> {
         self.story.chapter(&command.join(" "));
         self.xtask(&[command, &["--yes"]].concat(), 0, Detail::All)?;
-        let environment = self.pipeline.environment(name)?;
-        let pin = Infra::clone(&self.pipeline, &self.stage.checkout())?.pin(environment)?;
-        let household = self.households.get_mut(name).context("an environment without a household")?;
-        self.story.aside(&format!("{name}'s controller"));
-        let told = cluster.reconcile(environment, &pin, &household.token)?;
-        self.story.done(&told.iter().map(String::as_str).collect::<Vec<_>>());
-        self.check(name)?;
+        self.reconcile(cluster, name)?;
         let household = self.households.get_mut(name).context("an environment without a household")?;
         household.spend(3)?;
         self.check(name)
+    }
+
+    /// What a controller does when the infra repository has changed.
+    fn reconcile(&mut self, cluster: &mut Cluster<'_>, name: &str) -> Result<()> {
+        let environment = self.pipeline.environment(name)?;
+        let pinned = Infra::clone(&self.pipeline, &self.stage.checkout())?.pinned(environment)?;
+        let household = self.households.get(name).context("an environment without a household")?;
+        self.story.aside(&format!("{name}'s controller"));
+        let told = cluster.reconcile(environment, &pinned, &household.token)?;
+        self.story.done(&told.iter().map(String::as_str).collect::<Vec<_>>());
+        self.check(name)
+    }
+
+    /// Runs a command that loses its race (exit code 4): `theirs` is done when it has made its commit, and before it is
+    /// pushed.
+    fn loses(&self, args: &[&str], theirs: &[&str]) -> Result<()> {
+        let settings = self.stage.let_another_go_first(&self.program, theirs)?;
+        let mut command = self.command(&self.program, &self.stage.checkout(), args);
+        command.env("GIT_CONFIG_GLOBAL", settings);
+        self.story.show(&format!("cargo xtask {}", args.join(" ")), &mut command, 4, Detail::All)
+    }
+
+    /// The first backup that an environment made, and its sequence.
+    fn oldest_backup(&self, name: &str) -> Result<(String, u64)> {
+        let observed = service::observe(&self.pipeline.environment(name)?.url);
+        let backups = observed.report().and_then(|report| report.version.backups.as_ref());
+        let oldest = backups.and_then(|backups| backups.last()).context("no backup was made")?;
+        Ok((oldest.id.clone(), oldest.sequence))
     }
 
     fn check(&mut self, name: &str) -> Result<()> {
@@ -323,7 +377,7 @@ impl<'a> Rehearsal<'a> {
             dir.display()
         ));
         self.story
-            .say("for example, in its folder checkout: ../xtask rollback staging --to v0.2.0 --dry-run");
+            .say("for example, in its folder checkout: ../xtask rollback staging --to v0.2.1 --dry-run");
         if as_json {
             let ledgers: BTreeMap<_, _> =
                 self.households.iter().map(|(name, h)| (name, h.summary())).collect();

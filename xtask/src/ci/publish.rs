@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::page;
+use super::{follow, page};
 use crate::archive;
 use crate::builder::{self, Builder, Recipe};
 use crate::changelog;
@@ -24,7 +24,7 @@ use crate::kustomize::Kustomize;
 use crate::pipeline::Pipeline;
 use crate::registry::{Artifact, Push, Registry};
 use crate::sbom;
-use crate::terminal::Spinner;
+use crate::terminal::{self, Spinner};
 use crate::version::{Series, Version};
 
 /// The manifests that go with a release (spec section 3.3).
@@ -88,6 +88,7 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     let bill = bill(root, &pipeline, &registry, &digest)?;
     let mut names = Names::default();
     let mut page = None;
+    let mut followed = Vec::new();
     match (&version, branch) {
         (Some(version), _) => {
             let rendered = match &github {
@@ -105,12 +106,22 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         }
         (None, Some(branch)) if branch == pipeline.branch => {
             move_edge(&registry, &git, &digest, &commit, &mut names)?;
+            followed = follow::edge(&pipeline, root)?;
         }
         (None, _) => names.left.push(format!("edge follows {} alone", pipeline.branch)),
     }
     names.set.insert(0, sha_tag(&commit));
-    tell(args, &pipeline, &digest, &bill, &names, page.as_deref());
-    Ok(())
+    if args.json {
+        let Names { set, left } = &names;
+        let object = json!({
+            "digest": digest, "sbom": bill, "tags": set, "left": left, "release": page, "followed": followed,
+        });
+        terminal::json(&object)?;
+    } else {
+        tell(&pipeline, &digest, &bill, &names, page.as_deref());
+        followed.iter().for_each(|one| println!("  {}: {}", one.environment, one.state));
+    }
+    Ok(follow::judge(&followed)?)
 }
 
 /// A tag that somebody pushed by hand says nothing about the commit's tests.
@@ -340,13 +351,7 @@ fn labels(registry: &Registry, tag: &str) -> Result<Option<Labels>> {
     registry.labels(&digest).map(Some)
 }
 
-fn tell(args: &Args, pipeline: &Pipeline, digest: &Digest, bill: &Digest, names: &Names, page: Option<&str>) {
-    if args.json {
-        let object =
-            json!({ "digest": digest, "sbom": bill, "tags": names.set, "left": names.left, "release": page });
-        println!("{object}");
-        return;
-    }
+fn tell(pipeline: &Pipeline, digest: &Digest, bill: &Digest, names: &Names, page: Option<&str>) {
     println!("{}@{digest}", pipeline.image);
     println!("  names  {}", names.set.join(", "));
     println!("  sbom   {bill}");

@@ -43,6 +43,8 @@ pub struct Asked {
     pub restore: Option<String>,
     pub file_schema: Option<u32>,
     pub overrides: Vec<Override<PinGate>>,
+    /// As the last step of CI on the branch, which is one of the checks itself.
+    pub follow: bool,
 }
 
 impl Sources {
@@ -59,6 +61,9 @@ impl Sources {
         let environment = &asked.environment;
         let from = self.infra.pinned(environment)?;
         let history = self.infra.history(environment)?;
+        if asked.restore.is_some() {
+            self.infra.takes_restore(environment)?;
+        }
         let to = match asked.verb {
             Verb::Promote => self.newcomer(asked)?,
             Verb::Rollback => self.predecessor(asked, &from.pin, &history)?,
@@ -68,8 +73,8 @@ impl Sources {
         let observed = service::observe(&environment.url);
         drop(spinner);
         let checks = match asked.verb {
-            Verb::Promote => self.checks(&to.revision),
-            Verb::Rollback => Ok(Vec::new()),
+            Verb::Promote if !asked.follow => self.checks(&to.revision),
+            Verb::Promote | Verb::Rollback => Ok(Vec::new()),
         };
         let migrations = match &to.commit {
             Some(commit) => self.project.list(commit, "dojo/migrations")?,
@@ -161,9 +166,8 @@ impl Sources {
                 pins().next().context("a pin without a commit")?
             }
             None => {
-                let bad: Vec<_> = history.iter().filter_map(|change| change.trailers.bad.as_ref()).collect();
                 let mut earlier = pins().filter(|((_, digest), _)| Some(digest) != from.digest.as_ref());
-                earlier.find(|((_, digest), _)| !bad.contains(&digest)).ok_or_else(|| {
+                earlier.find(|((_, digest), _)| bad_since(digest, history).is_none()).ok_or_else(|| {
                     let path = &environment.kustomization;
                     Fault::refused(format!(
                         "the history of {path} has no earlier pin to return to that is not marked bad"

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::children::{Children, Finished};
 use super::stage::Stage;
+use crate::environment::Pinned;
 use crate::image::Digest;
-use crate::kustomization::Pin;
 use crate::pipeline::Environment;
 use crate::registry::{Registry, Runtime};
 use crate::report::Observed;
@@ -34,9 +34,15 @@ impl<'a> Cluster<'a> {
     }
 
     /// Makes an environment run what is pinned. Returns what happened, for the person who reads along.
-    pub fn reconcile(&mut self, environment: &Environment, pin: &Pin, token: &str) -> Result<Vec<String>> {
-        let digest = pin.digest.as_ref().context("the kustomization pins no digest")?;
-        let pod = self.pod(environment, digest, token)?;
+    pub fn reconcile(
+        &mut self,
+        environment: &Environment,
+        pinned: &Pinned,
+        token: &str,
+    ) -> Result<Vec<String>> {
+        let digest = pinned.pin.digest.as_ref().context("the kustomization pins no digest")?;
+        let mut pod = self.pod(environment, digest, token)?;
+        pod.restore.clone_from(&pinned.restore);
         let mut told = Vec::new();
         let down = Instant::now();
         if let Some(at) = self.pods.iter().position(|(name, _)| *name == environment.name) {
@@ -69,7 +75,8 @@ impl<'a> Cluster<'a> {
         let runtime = self.registry.unpack(digest, &root)?;
         let listen = environment.url.trim_start_matches("http://").to_owned();
         let program = runtime.program(&root)?;
-        Ok(Pod { name: environment.name.clone(), home, root, program, data, listen, runtime })
+        let name = environment.name.clone();
+        Ok(Pod { name, home, root, program, data, listen, runtime, restore: None })
     }
 
     /// Runs one container to its end, as the init container does.
@@ -122,6 +129,8 @@ struct Pod {
     data: PathBuf,
     listen: String,
     runtime: Runtime,
+    /// The backup to start from, once.
+    restore: Option<String>,
 }
 
 impl Pod {
@@ -141,6 +150,7 @@ impl Pod {
             .env("HOSTNAME", format!("dojo-{}", self.name))
             .env("DOJO_ENV", &self.name)
             .env("DOJO_DB_PATH", self.data.join("ledger.duckdb"))
+            .env("DOJO_RESTORE", self.restore.as_deref().unwrap_or_default())
             .env("DOJO_LISTEN", &self.listen)
             .env("DOJO_TOKEN_FILE", self.home.join("tokens"));
         command.current_dir(&self.home);

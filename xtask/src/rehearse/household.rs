@@ -93,6 +93,19 @@ impl Household {
         Ok(told)
     }
 
+    /// The ledger starts from a backup of this sequence: what was written after it is gone. An account or a transaction is
+    /// one sequence each. Returns how many transactions are lost.
+    pub fn starts_from(&mut self, sequence: u64) -> usize {
+        let kept =
+            usize::try_from(sequence).unwrap_or_default().saturating_sub(usize::from(self.account.is_some()));
+        let lost = self.acknowledged.len().saturating_sub(kept);
+        self.acknowledged.truncate(kept);
+        if let Some((_, known)) = &mut self.ledger {
+            *known = sequence;
+        }
+        lost
+    }
+
     pub fn summary(&self) -> Value {
         let (id, sequence) = self.ledger.clone().unzip();
         json!({ "id": id, "sequence": sequence, "transactions": self.acknowledged.len() })

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -85,18 +86,19 @@ impl Stage {
         })
     }
 
-    /// Adds a migration that no earlier binary can do without: what v0.2.0 brings. Returns the file's name.
-    pub fn add_migration(&self) -> Result<String> {
+    /// Adds a migration, after which a file is of no use to earlier binaries unless `compatible`. Returns the file's name.
+    pub fn add_migration(&self, compatible: bool) -> Result<String> {
         let schema = fs::read_to_string(self.checkout().join("dojo/migrations/schema.toml"))?;
         let mut schema: toml_edit::DocumentMut = schema.parse()?;
         let current = schema["current"].as_integer().context("dojo/migrations/schema.toml has no current")?;
         let next = current + 1;
+        let oldest = schema["oldest_binary"].as_integer().filter(|_| compatible).unwrap_or(next);
         schema["current"] = toml_edit::value(next);
-        schema["oldest_binary"] = toml_edit::value(next);
+        schema["oldest_binary"] = toml_edit::value(oldest);
         fs::write(self.checkout().join("dojo/migrations/schema.toml"), schema.to_string())?;
         let name = format!("{next:04}_rehearsal.sql");
         let sql = format!(
-            "-- oldest_binary: {next}\nCREATE TABLE rehearsal (note VARCHAR NOT NULL);\nINSERT INTO rehearsal VALUES ('v0.2.0 was here');\n"
+            "-- oldest_binary: {oldest}\nCREATE TABLE rehearsal_{next} (note VARCHAR);\nINSERT INTO rehearsal_{next} VALUES ('was here');\n"
         );
         fs::write(self.checkout().join("dojo/migrations").join(&name), sql)?;
         Ok(name)
@@ -105,6 +107,24 @@ impl Stage {
     /// Adds a line to the changelog's Unreleased section.
     pub fn note_change(&self, kind: &str, line: &str) -> Result<()> {
         self.edit("CHANGELOG.md", |text| Ok(changelog::fill(text, &format!("### {kind}\n\n- {line}"))?))
+    }
+
+    /// Settings of git by which this program's next push waits until it has done this first, as if somebody else had.
+    pub fn let_another_go_first(&self, program: &Path, args: &[&str]) -> Result<PathBuf> {
+        let (hooks, settings) = (self.path("tmp/hooks"), self.path("tmp/gitconfig"));
+        fs::create_dir_all(&hooks)?;
+        let hook = hooks.join("pre-push");
+        let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
+        let text = format!(
+            "#!/bin/sh\nunset $(git rev-parse --local-env-vars)\ncd {} && GIT_CONFIG_GLOBAL=/dev/null {} {} --yes >&2\n",
+            quoted(&self.checkout()),
+            quoted(program),
+            args.join(" ")
+        );
+        fs::write(&hook, text)?;
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+        fs::write(&settings, format!("[core]\n\thooksPath = \"{}\"\n", hooks.display()))?;
+        Ok(settings)
     }
 
     fn edit(&self, name: &str, change: impl FnOnce(&str) -> Result<String>) -> Result<()> {
