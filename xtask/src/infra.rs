@@ -11,6 +11,9 @@ use crate::kustomization::{self, Pin, Target};
 use crate::pipeline::{Environment, Manifests, Pipeline};
 use crate::trailers::Trailers;
 
+mod proposal;
+pub use proposal::Proposal;
+
 /// A private clone of the infra repository's branch, and the commit that it was read at.
 #[derive(Debug)]
 pub struct Infra {
@@ -74,9 +77,9 @@ impl Infra {
         }
     }
 
-    fn text(&self, environment: &Environment) -> Result<String> {
+    fn text(&self, environment: &Environment, revision: &str) -> Result<String> {
         let path = &environment.kustomization;
-        let text = self.git.show(&self.head, path)?;
+        let text = self.git.show(revision, path)?;
         text.with_context(|| {
             Fault::usage(format!(
                 "{} has no {path} on {}",
@@ -88,18 +91,26 @@ impl Infra {
 
     /// What the environment pins now.
     pub fn pin(&self, environment: &Environment) -> Result<Pin> {
-        let mut pin = kustomization::read(&self.text(environment)?, &self.target(environment))?;
+        self.pin_at(environment, &self.head)
+    }
+
+    fn pin_at(&self, environment: &Environment, revision: &str) -> Result<Pin> {
+        let mut pin = kustomization::read(&self.text(environment, revision)?, &self.target(environment))?;
         if environment.manifests == Manifests::Rendered {
-            pin.git_ref = self.rendered_ref(environment, &self.head)?;
+            pin.git_ref = self.rendered_ref(environment, revision)?;
         }
         Ok(pin)
     }
 
     /// What the environment pins now, and what else is asked of it.
     pub fn pinned(&self, environment: &Environment) -> Result<Pinned> {
-        let file = |name| self.git.show(&self.head, &beside(&environment.kustomization, name));
+        self.pinned_at(environment, &self.head)
+    }
+
+    fn pinned_at(&self, environment: &Environment, revision: &str) -> Result<Pinned> {
+        let file = |name| self.git.show(revision, &beside(&environment.kustomization, name));
         Ok(Pinned {
-            pin: self.pin(environment)?,
+            pin: self.pin_at(environment, revision)?,
             restore: file(RESTORE)?.and_then(|text| restore_of(&text)),
             hold: file(HOLD)?.map(|text| text.trim().to_owned()),
         })
@@ -137,12 +148,12 @@ impl Infra {
 
     /// Refuses an environment whose kustomization would not pass a restore on.
     pub fn takes_restore(&self, environment: &Environment) -> Result<()> {
-        Ok(takes_restore(&self.text(environment)?, &environment.kustomization)?)
+        Ok(takes_restore(&self.text(environment, &self.head)?, &environment.kustomization)?)
     }
 
     /// Makes the commit of a change on top of what was read; nothing points to it yet.
     pub fn commit(&self, environment: &Environment, change: &PinChange<'_>, message: &str) -> Result<String> {
-        let (path, before) = (&environment.kustomization, self.text(environment)?);
+        let (path, before) = (&environment.kustomization, self.text(environment, &self.head)?);
         let mut files = Vec::new();
         let mut pin = change.pin.clone();
         if let Some(manifests) = change.manifests {
