@@ -1,14 +1,11 @@
 //! `--pr`: the pin's commit on a branch of its own, and a pull request for it. Each step asks whether it is done already,
 //! and what changes GitHub is sent once, so the same command goes on after any failure.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::Deploy;
 use super::plan::Plan;
-use crate::environment::beside;
 use crate::fault::Fault;
 use crate::git::{Push, breaks_rule};
 use crate::github::{Github, Merged, Pull};
@@ -149,9 +146,11 @@ impl Deploy<'_> {
         let render = |commit: &str| -> Result<String> {
             let folder = tempfile::tempdir().context("no folder to render in")?;
             infra.export(commit, folder.path())?;
-            let file = folder.path().join(beside(&self.asked.environment.kustomization, "."));
-            let text = kustomize.text(file.parent().unwrap_or(Path::new(".")));
-            text.map_err(|fault| Fault::refused(fault.message().replace(&*folder.path().to_string_lossy(), "")).into())
+            let file = folder.path().join(&self.asked.environment.kustomization);
+            let text = kustomize.text(file.parent().unwrap_or(folder.path()));
+            // Where it was rendered is nobody's business.
+            let here = format!("{}/", folder.path().display());
+            text.map_err(|fault| Fault::refused(fault.message().replace(&here, "")).into())
         };
         // What pins nothing yet has no manifests to be fetched.
         let nothing = infra.pin(&self.asked.environment)?.is_nothing();
