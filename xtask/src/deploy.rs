@@ -27,7 +27,10 @@ use plan::{Facts, Plan, Verb};
 const TRIES: usize = 5;
 
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:
   cargo xtask promote staging              the newest that staging accepts
   cargo xtask promote staging sha-0123456789ab
   cargo xtask promote production           what staging runs
@@ -36,7 +39,8 @@ const TRIES: usize = 5;
   cargo xtask promote production --pr
 
 Gates: `--override` takes hold, accepts, after, soak, checks and tag. An image that is not there, and a data file
-that it could not open, are never passed.")]
+that it could not open, are never passed."
+)]
 pub struct PromoteArgs {
     #[command(subcommand)]
     look: Option<Look>,

@@ -120,18 +120,31 @@ impl Infra {
     pub fn history(&self, environment: &Environment) -> Result<Vec<Change>> {
         let target = self.target(environment);
         let restore_path = beside(&environment.kustomization, RESTORE);
+        let paths = [environment.kustomization.as_str(), &restore_path];
         let mut changes = Vec::new();
-        for commit in self.git.log(&self.head, &[&environment.kustomization, &restore_path])? {
+        for commit in self.git.log(&self.head, &paths)? {
             let text = self.git.show(&commit.id, &environment.kustomization)?;
             let mut pin = text.and_then(|text| kustomization::read(&text, &target).ok());
             if let (Some(pin), Manifests::Rendered) = (&mut pin, environment.manifests) {
                 pin.git_ref = self.rendered_ref(environment, &commit.id)?;
             }
             let restore = self.git.show(&commit.id, &restore_path)?.and_then(|text| restore_of(&text));
-            let trailers = Trailers::parse(&commit.message);
+            let trailers = Trailers::parse(&self.said(&commit, &paths)?);
             changes.push(Change { commit, trailers, pin, restore });
         }
         Ok(changes)
+    }
+
+    /// The message of a commit; of a merge that says nothing of a pin, as GitHub's button makes it, that of the newest
+    /// commit which it brought to these files.
+    fn said(&self, commit: &Commit, paths: &[&str]) -> Result<String> {
+        let own = || Ok(commit.message.clone());
+        let brought = format!("{}^2", commit.id);
+        if Trailers::parse(&commit.message) != Trailers::default() || self.git.commit(&brought)?.is_none() {
+            return own();
+        }
+        let messages = self.git.messages(&format!("{}^1", commit.id), &brought, paths)?;
+        messages.into_iter().next().map_or_else(own, Ok)
     }
 
     /// What the rendered manifests begin with, but for the ref: how a remote resource would be written.

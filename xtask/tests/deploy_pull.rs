@@ -28,7 +28,8 @@ use std::sync::{Arc, Mutex};
 
 use environments::{Environments, Operator, ended};
 use github::{Access, GitHub, Repository};
-use proxy::{Harm, Proxy, Victim};
+use project::run;
+use proxy::{Harm, Proxy, Victim, arguments};
 use serde_json::Value;
 use server::Answer;
 
@@ -38,13 +39,17 @@ const PROTECTED: &str = "while read old new ref; do [ $ref = refs/heads/main ] &
 const PROMOTE: [&str; 5] = ["promote", "production", "v0.3.0", "--pr", "--yes"];
 const BRANCH: &str = "pin/production-v0.3.0";
 
+/// What is done at the next request of this kind: METHOD, and the end of its path.
+type Deed = (&'static str, &'static str, Box<dyn FnOnce() -> Harm + Send>);
+
 struct Scene {
     stage: Environments,
     operator: Operator,
     repository: Repository,
-    /// What is done to the next request of this kind: METHOD, and the end of its path.
-    harm: Arc<Mutex<Option<(&'static str, &'static str, Harm)>>>,
+    harm: Arc<Mutex<Option<Deed>>>,
     victim: Arc<Victim>,
+    /// Arguments of processes that show the token.
+    leaks: Arc<Mutex<Vec<String>>>,
     _proxy: Proxy,
 }
 
@@ -59,20 +64,26 @@ fn scene() -> Option<Scene> {
         operator.ends(0, &["promote", args[0], args[1], "--yes"]);
     }
     let repository = GitHub::here().host(&stage.infra.bare(), &[(TOKEN, Access::Write)]);
-    let (harm, victim) = (Arc::<Mutex<Option<(&str, &str, Harm)>>>::default(), Arc::<Victim>::default());
-    let shared = Arc::clone(&harm);
+    let (harm, victim, leaks) =
+        (Arc::<Mutex<Option<Deed>>>::default(), Arc::default(), Arc::<Mutex<Vec<_>>>::default());
+    let (shared, told) = (Arc::clone(&harm), Arc::clone(&leaks));
     let upstream = GitHub::here().api();
     let proxy = Proxy::start_for(&victim, upstream.trim_start_matches("http://"), move |_, line| {
-        let mut harm = shared.lock().unwrap();
-        let meant = |(method, end, _): &mut (&str, &str, Harm)| line.starts_with(*method) && line.ends_with(*end);
-        harm.take_if(meant).map_or(Harm::None, |(.., harm)| harm)
+        told.lock().unwrap().extend(arguments().into_iter().filter(|line| line.contains(TOKEN)));
+        let meant = |(method, end, _): &mut Deed| line.starts_with(*method) && line.ends_with(*end);
+        let deed = shared.lock().unwrap().take_if(meant);
+        deed.map_or(Harm::None, |(.., deed)| deed())
     });
     let (name, api) = (&repository.name, format!("http://{}", proxy.host));
-    edit(&operator, ", branch: main}", &format!(
-        ", branch: main, repository: github.com/{name}, github: {{api: '{api}', uploads: '{api}'}}}}"
-    ));
+    edit(
+        &operator,
+        ", branch: main}",
+        &format!(
+            ", branch: main, repository: github.com/{name}, github: {{api: '{api}', uploads: '{api}'}}}}"
+        ),
+    );
     stage.hook(PROTECTED);
-    let scene = Scene { stage, operator, repository, harm, victim, _proxy: proxy };
+    let scene = Scene { stage, operator, repository, harm, victim, leaks, _proxy: proxy };
     scene.resolve_manifests();
     Some(scene)
 }
@@ -138,6 +149,20 @@ impl Scene {
         pulls[0].clone()
     }
 
+    /// Somebody puts a commit of their own on the proposal, when that request comes.
+    fn stray_at(&self, method: &'static str, end: &'static str) {
+        let bare = self.stage.infra.bare();
+        let deed = move || {
+            let git = |args: &[&str]| run("git", args, &bare);
+            let tree = git(&["rev-parse", &format!("{BRANCH}^{{tree}}")]);
+            let who = ["-c", "user.name=T", "-c", "user.email=t@example.com"];
+            let stray = git(&[&who[..], &["commit-tree", &tree, "-p", BRANCH, "-m", "stray"]].concat());
+            git(&["update-ref", &format!("refs/heads/{BRANCH}"), &stray]);
+            Harm::None
+        };
+        *self.harm.lock().unwrap() = Some((method, end, Box::new(deed)));
+    }
+
     /// Requests that change something at GitHub.
     fn writes(&self) -> usize {
         self.repository.exchanges().iter().filter(|exchange| !exchange.line.starts_with("GET ")).count()
@@ -145,6 +170,7 @@ impl Scene {
 
     fn is_clean(&self) {
         assert_eq!(self.repository.violations(), [""; 0]);
+        assert_eq!(*self.leaks.lock().unwrap(), [""; 0], "a secret is in arguments");
     }
 }
 
@@ -153,7 +179,11 @@ fn a_protected_branch_gets_one_pull_request_that_follows_the_branch() {
     let Some(scene) = scene() else { return };
     let start = scene.stage.head();
     scene.says(3, &["promote", "production", "v0.3.0", "--yes"], &["GH006", "help: ", "add --pr"]);
-    scene.says(0, &["promote", "production", "v0.3.0", "--pr", "--dry-run"], &["dry run: nothing was changed"]);
+    scene.says(
+        0,
+        &["promote", "production", "v0.3.0", "--pr", "--dry-run"],
+        &["dry run: nothing was changed"],
+    );
     assert_eq!((scene.writes(), scene.git(&["branch", "--list", "pin/*"])), (0, String::new()));
 
     scene.says(0, &PROMOTE, &["promote production: v0.2.0 -> v0.3.0", "proposed http"]);
@@ -204,7 +234,8 @@ fn it_is_merged_when_github_lets_it_and_the_commit_keeps_its_message() {
     scene.repository.refuse_merges(Some("Required status check \"verify\" is expected."));
     let why = ["--merge", "--override", "hold", "--because", "it was found"];
     let args = [&PROMOTE[..], &why].concat();
-    let words = ["/pull/1 is not merged yet: 405 Method Not Allowed: Required status check \"verify\" is expected."];
+    let words =
+        ["/pull/1 is not merged yet: 405 Method Not Allowed: Required status check \"verify\" is expected."];
     scene.says(1, &args, &words);
     let pull = scene.one_pull();
     assert!(pull["body"].as_str().unwrap().contains("- **hold**: it was found"), "{pull}");
@@ -243,13 +274,34 @@ fn one_that_was_closed_is_proposed_anew() {
     let open: Vec<_> = pulls.iter().filter(|pull| pull["state"] == "open").collect();
     assert_eq!((pulls.len(), open.len()), (2, 1), "{pulls:?}");
 
-    // It is this tool's branch: what came upon it is no part of the plan.
-    let tree = scene.git(&["rev-parse", &format!("{BRANCH}^{{tree}}")]);
-    let who = ["-c", "user.name=T", "-c", "user.email=t@example.com"];
-    let stray = scene.git(&[&who[..], &["commit-tree", &tree, "-p", BRANCH, "-m", "stray"]].concat());
-    scene.git(&["update-ref", &format!("refs/heads/{BRANCH}"), &stray]);
+    // It is this tool's branch, and what came upon it is no part of the plan; but nothing is taken away unseen.
+    scene.move_on();
+    scene.stray_at("GET", "per_page=100");
+    scene.says(4, &PROMOTE, &["somebody else changed pin/production-v0.3.0 in the meantime", "(stale info)"]);
+    assert_eq!(scene.git(&["log", "-1", "--format=%s", BRANCH]), "stray");
     scene.says(0, &PROMOTE, &["proposed http", "/pull/2"]);
     assert_eq!(scene.git(&["rev-parse", &format!("{BRANCH}^")]), scene.stage.head());
+    // Nor is it merged, if it comes at the last moment.
+    let before = scene.stage.head();
+    scene.stray_at("PUT", "/merge");
+    scene.says(
+        1,
+        &[&PROMOTE[..], &["--merge"]].concat(),
+        &["is not merged yet: 409", "Head branch was modified"],
+    );
+    assert_eq!(scene.stage.head(), before);
+    scene.is_clean();
+}
+
+#[test]
+fn what_was_merged_by_a_button_is_remembered() {
+    let Some(scene) = scene() else { return };
+    scene.ends(0, &[&PROMOTE[..], &["--merge"]].concat());
+    scene.says(0, &["rollback", "--pr", "--yes"], &["roll back production: v0.3.0 -> v0.2.0", "/pull/2"]);
+    scene.says(0, &["promote", "verify", "--head", "pin/production-v0.2.0"], &["roll back v0.3.0 -> v0.2.0"]);
+    scene.repository.merge(2, "merge");
+    assert_eq!(scene.stage.pinned(), ["v0.3.0", "v0.2.0"]);
+    scene.says(0, &["rollback", "--dry-run"], &["production already pins v0.2.0: nothing to do"]);
     scene.is_clean();
 }
 
@@ -271,7 +323,7 @@ fn whatever_breaks_it_off_the_same_command_goes_on() {
         ("PUT", "/merge", Harm::Cut, Some(1)),
     ] {
         let case = format!("{method} {end} {harm:?}");
-        *scene.harm.lock().unwrap() = Some((method, end, harm));
+        *scene.harm.lock().unwrap() = Some((method, end, Box::new(|| harm)));
         let output = scene.run(&args);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), code, "{case}: {said}");

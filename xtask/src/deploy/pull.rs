@@ -97,7 +97,9 @@ impl Deploy<'_> {
         let sent = github.merge(pull.number, head, &self.sources.infra.message(head)?);
         if let Ok(Merged::NotYet(words)) = &sent {
             let not_yet = Fault::remote(format!("{url} is not merged yet: {words}"));
-            return Err(not_yet.help("once its checks and reviews are there, run the same command again").into());
+            return Err(not_yet
+                .help("once its checks and reviews are there, run the same command again")
+                .into());
         }
         self.sources.infra.refresh()?;
         let now = self.sources.infra.pinned(&self.asked.environment)?;

@@ -153,17 +153,19 @@ impl Verify<'_> {
         let (verb, from, to) = (plan.verb, plan.from.name(), plan.to.name());
         let passed = plan.overrides.iter().map(|pass| format!("\n  passed  {}: {}", pass.gate, pass.because));
         let says = format!("{verb} {from} -> {to}: every gate is met{}", passed.collect::<String>());
-        let says = if plan.overrides.is_empty() { says } else { says.replace(" is met", " is met or passed") };
+        let says =
+            if plan.overrides.is_empty() { says } else { says.replace(" is met", " is met or passed") };
         Ok((State::Good, says, Some(plan)))
     }
 
     /// The facts of a promotion or a rollback to what is proposed, whose three values must belong together.
     fn gather(&self, from: &Pinned, to: &Pinned) -> Result<Facts> {
-        let tag = to.pin.tag.as_deref().filter(|tag| is_fixed(tag) && !to.pin.is_nothing()).ok_or_else(|| {
-            let tag = to.pin.tag.as_deref().unwrap_or("none");
-            Fault::refused(format!("newTag would be {tag}, which is no image for good"))
-                .help("pin a version or a commit's sha-…, as cargo xtask promote does")
-        })?;
+        let tag =
+            to.pin.tag.as_deref().filter(|tag| is_fixed(tag) && !to.pin.is_nothing()).ok_or_else(|| {
+                let tag = to.pin.tag.as_deref().unwrap_or("none");
+                Fault::refused(format!("newTag would be {tag}, which is no image for good"))
+                    .help("pin a version or a commit's sha-…, as cargo xtask promote does")
+            })?;
         let messages = self.sources.infra.messages(self.proposal, self.environment)?;
         let told = messages.iter().map(|message| Trailers::parse(message));
         let told = told

@@ -36,8 +36,11 @@ impl Infra {
     pub fn proposal(&self, reference: &str) -> Result<Proposal> {
         let commit = self.git.fetch("origin", reference)?;
         let tree = self.git.merged(&self.head, &commit)?.with_context(|| {
-            Fault::refused(format!("{reference} conflicts with what {} has by now", self.pipeline.infra.branch))
-                .help("bring it up to date, or close it and promote again")
+            Fault::refused(format!(
+                "{reference} conflicts with what {} has by now",
+                self.pipeline.infra.branch
+            ))
+            .help("bring it up to date, or close it and promote again")
         })?;
         Ok(Proposal { commit, tree })
     }
@@ -85,11 +88,14 @@ impl Infra {
     /// Who made it, and where the ledger was, may differ.
     pub fn is_as_good(&self, commit: &str, other: &str) -> Result<bool> {
         let tree = |commit: &str| self.git.commit_tree(commit);
-        if self.git.commit(&format!("{commit}^"))?.as_ref() != Some(&self.head) || tree(commit)? != tree(other)? {
+        if self.git.commit(&format!("{commit}^"))?.as_ref() != Some(&self.head)
+            || tree(commit)? != tree(other)?
+        {
             return Ok(false);
         }
         let (one, other) = (self.message(commit)?, self.message(other)?);
-        let said = |message: &str| (Trailers::parse(message).bad, Trailers::parse(message).told, overrides(message));
+        let said =
+            |message: &str| (Trailers::parse(message).bad, Trailers::parse(message).told, overrides(message));
         Ok(said(&one) == said(&other))
     }
 

@@ -40,9 +40,8 @@ fn on_github(url: &str) -> Option<String> {
     let path = forms.iter().find_map(|form| url.strip_prefix(form))?;
     let path = path.trim_end_matches('/');
     let (owner, name) = path.strip_suffix(".git").unwrap_or(path).split_once('/')?;
-    let plain = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
+    let plain =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     (plain(owner) && plain(name)).then(|| format!("github.com/{owner}/{name}"))
 }
 
@@ -71,7 +70,10 @@ mod tests {
             );
         }
         let told = infra("url: ../infra.git, repository: git.example.com/o/n").pulls().unwrap();
-        assert_eq!((told.1.as_str(), told.0.api.as_str()), ("git.example.com/o/n", "https://git.example.com/api/v3"));
+        assert_eq!(
+            (told.1.as_str(), told.0.api.as_str()),
+            ("git.example.com/o/n", "https://git.example.com/api/v3")
+        );
     }
 
     #[test]

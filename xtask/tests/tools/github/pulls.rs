@@ -117,7 +117,10 @@ impl Hosted {
             format!("{title}\n\n{}", text("commit_message").unwrap_or_default()).trim_end().to_owned()
         });
         let commit = self.merge(number, how, message);
-        json_answer(200, &json!({ "sha": commit, "merged": true, "message": "Pull Request successfully merged" }))
+        json_answer(
+            200,
+            &json!({ "sha": commit, "merged": true, "message": "Pull Request successfully merged" }),
+        )
     }
 
     pub fn merge_ref(&self, number: u64) -> String {
