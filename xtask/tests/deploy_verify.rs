@@ -78,18 +78,14 @@ impl Scene {
     fn pinned(&self, environment: &str, git_ref: &str, tag: &str, digest: Option<&str>) -> String {
         let text = self.stage.infra.git(&["show", &format!("main:{}", path(environment))]);
         let now = self.stage.pin("main", environment);
+        let [old, new] = [now.git_ref.as_deref().unwrap(), git_ref].map(|name| format!("?ref={name}"));
         let mut lines: Vec<String> = Vec::new();
         for line in text.lines() {
             match (line.trim().split(": ").next().unwrap(), digest) {
                 ("digest", None) => {}
                 ("digest", Some(digest)) => lines.push(format!("    digest: {digest}")),
                 ("newTag", _) => lines.push(format!("    newTag: {tag}")),
-                _ => {
-                    lines.push(line.replace(
-                        &format!("?ref={}", now.git_ref.as_ref().unwrap()),
-                        &format!("?ref={git_ref}"),
-                    ))
-                }
+                _ => lines.push(line.replace(&old, &new)),
             }
         }
         lines.join("\n") + "\n"

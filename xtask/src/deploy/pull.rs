@@ -36,7 +36,7 @@ pub fn point_to(error: anyhow::Error) -> anyhow::Error {
 impl Deploy<'_> {
     /// Sees to it that there is a pull request for the plan, and with `--merge` that it is merged.
     pub(super) fn propose(&mut self, github: &Github, plan: &Plan) -> Result<()> {
-        let branch = branch_of(plan);
+        let branch = branch_of(&plan.environment, plan.to.name());
         let commit = self.commit(plan)?;
         let there = self.sources.infra.branch_commit(&branch)?;
         let mut current = None;
@@ -77,7 +77,8 @@ impl Deploy<'_> {
 
     /// Opens the pull request, or gives the one that is open the title and text of this commit.
     fn describe(&self, github: &Github, plan: &Plan, head: &str, pull: Option<Pull>) -> Result<Pull> {
-        let (from, into) = (branch_of(plan), &self.sources.pipeline.infra.branch);
+        let (from, into) =
+            (branch_of(&plan.environment, plan.to.name()), &self.sources.pipeline.infra.branch);
         let title = plan.subject(self.sources.pipeline.service());
         let body = self.body(plan, head)?;
         let asked = match pull {
@@ -177,8 +178,8 @@ fn tells(pull: &Pull, head: &str) -> bool {
 }
 
 /// `pin/production-v0.2.0`: this tool's own, one for each target.
-fn branch_of(plan: &Plan) -> String {
-    let name = format!("{}-{}", plan.environment, plan.to.name());
+fn branch_of(environment: &str, to: &str) -> String {
+    let name = format!("{environment}-{to}");
     // What git takes in the name of a ref (git-check-ref-format), and no more.
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
     let mut name: String = name.chars().map(plain).collect();
@@ -215,6 +216,13 @@ fn cut(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_branch_has_a_name_that_git_takes() {
+        assert_eq!(branch_of("production", "v0.2.0-rc.1"), "pin/production-v0.2.0-rc.1");
+        assert_eq!(branch_of("qa/eu west~1", "sha-a..b.lock"), "pin/qa-eu-west-1-sha-a.b");
+        assert_eq!(branch_of("..", "v1@{."), "pin/-v1--");
+    }
 
     #[test]
     fn a_block_ends_where_its_text_does() {

@@ -167,11 +167,9 @@ impl Verify<'_> {
                     .help("pin a version or a commit's sha-…, as cargo xtask promote does")
             })?;
         let messages = self.sources.infra.messages(self.proposal, self.environment)?;
-        let told = messages.iter().map(|message| Trailers::parse(message));
-        let told = told
-            .filter(|told| told.environment.as_ref() == Some(&self.environment.name))
-            .next()
-            .unwrap_or_default();
+        let mut told = messages.iter().map(|message| Trailers::parse(message));
+        let of_this = |told: &Trailers| told.environment.as_ref() == Some(&self.environment.name);
+        let told = told.find(of_this).unwrap_or_default();
         let restore = to.restore.clone().filter(|_| to.restore != from.restore);
         if let Some(id) = &restore {
             check_id(id).map_err(|fault| Fault::refused(fault.to_string()))?;
