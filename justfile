@@ -16,7 +16,7 @@ ci *args:
 test:
     cargo xtask ci test
 
-# The tests with many more `kill -9` of the service under writes, interrupts of the rehearsal, and faults of the registry and of releases
+# The tests with many more `kill -9` of the service under writes, interrupts of the rehearsal, faults of the registry and of releases, and promotions at once
 soak kills="200":
     DOJO_KILLS={{ kills }} DOJO_INTERRUPTS=20 DOJO_FAULTS=100 cargo xtask ci test
 

@@ -44,6 +44,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     pub listen: SocketAddr,
     pub auth: Auth,
+    /// The id of a backup, as it was given: only who restores cares whether it is one.
+    pub restore: Option<String>,
 }
 
 impl Config {
@@ -100,6 +102,9 @@ impl Config {
                 "none" => Auth::None,
                 other => return Err(bad("DOJO_AUTH", other, "token or none")),
             },
+            restore: lookup("DOJO_RESTORE")
+                .filter(|value| !value.is_empty())
+                .map(|value| value.to_string_lossy().into_owned()),
         })
     }
 
@@ -110,9 +115,14 @@ impl Config {
             Auth::Token(None) => "token, and DOJO_TOKEN_FILE is not set: /v1 refuses everybody".into(),
             Auth::None => "none: everybody who reaches the port may read and write".into(),
         };
+        let restore = self.restore.as_deref().map_or_else(
+            || "nothing".into(),
+            |id| format!("{id:?}, by `dojo migrate`, unless that was done before"),
+        );
         let Self { db_path, environment, log_level, listen, .. } = self;
         format!(
-            "DOJO_DB_PATH    {}\nDOJO_ENV        {environment}\nDOJO_LOG_LEVEL  {log_level}\nDOJO_LISTEN     {listen}\nDOJO_AUTH       {auth}",
+            "DOJO_DB_PATH    {}\nDOJO_ENV        {environment}\nDOJO_LOG_LEVEL  {log_level}\nDOJO_LISTEN     {listen}\nDOJO_AUTH       {auth}\n\
+             DOJO_RESTORE    {restore}",
             db_path.display(),
         )
     }
@@ -129,7 +139,7 @@ fn bad(name: &str, value: &str, allowed: &str) -> Fault {
 /// Whether a file of this name would be taken for the lock, the log or an unfinished copy beside some ledger.
 pub fn is_ours(path: &std::path::Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    ["lock", "wal", "tmp", "unfinished"].contains(&extension.as_str())
+    ["lock", "wal", "tmp", "unfinished", "restoring"].contains(&extension.as_str())
 }
 
 #[cfg(test)]
@@ -148,6 +158,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "0.0.0.0:8000");
         assert_eq!(config.log_level, LevelFilter::INFO);
         assert_eq!(config.auth, Auth::Token(None));
+        assert_eq!(config.restore, None);
     }
 
     #[test]

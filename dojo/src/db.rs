@@ -4,10 +4,12 @@
 //! A write is answered after COMMIT, or not at all. No table is known here: jobs bring their SQL from `ledger::store`.
 
 pub mod backup;
+pub mod beside;
 pub mod engine;
 pub mod lock;
 pub mod migrate;
 pub mod open;
+pub mod restore;
 mod writer;
 
 use std::path::PathBuf;

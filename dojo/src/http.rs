@@ -25,6 +25,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use crate::config::Environment;
 use crate::db::Db;
+use crate::db::beside::Beside;
 use crate::db::open::Identity;
 use crate::stop::Stop;
 use error::Problem;
@@ -49,14 +50,18 @@ pub struct About {
 pub struct App {
     pub db: Db,
     pub about: About,
+    pub beside: Beside,
+    /// When serving began, by a clock that nobody sets.
+    pub began: Instant,
     draining: AtomicBool,
     /// One for each request to `/v1`; the drain waits until it has them all.
     slots: Semaphore,
 }
 
 impl App {
-    pub fn new(db: Db, about: About) -> Self {
-        Self { db, about, draining: AtomicBool::new(false), slots: Semaphore::new(MOST_REQUESTS as usize) }
+    pub fn new(db: Db, about: About, beside: Beside) -> Self {
+        let (draining, slots) = (AtomicBool::new(false), Semaphore::new(MOST_REQUESTS as usize));
+        Self { db, about, beside, began: Instant::now(), draining, slots }
     }
 
     pub fn draining(&self) -> bool {

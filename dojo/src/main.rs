@@ -22,9 +22,10 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use config::{Auth, Config, Environment};
+use db::beside::Beside;
 use db::lock::Lock;
 use db::migrate::Migrations;
-use db::{Db, backup, engine, open};
+use db::{Db, backup, engine, open, restore};
 use http::auth::Guard;
 use http::{About, App};
 use ledger::verify;
@@ -38,7 +39,7 @@ const COMMIT: &str = match option_env!("DOJO_COMMIT") {
 
 /// A household's finance ledger: one process on one DuckDB file
 ///
-/// Configured by DOJO_DB_PATH, DOJO_ENV, DOJO_LOG_LEVEL, DOJO_LISTEN, DOJO_TOKEN_FILE and DOJO_AUTH:
+/// Configured by DOJO_DB_PATH, DOJO_ENV, DOJO_LOG_LEVEL, DOJO_LISTEN, DOJO_TOKEN_FILE, DOJO_AUTH and DOJO_RESTORE:
 /// `dojo check --config` shows what is in force.
 #[derive(Parser)]
 #[command(version)]
@@ -51,7 +52,7 @@ struct Cli {
 enum Command {
     /// Make a new ledger where no file is
     Init,
-    /// Bring the ledger's schema up to this binary's
+    /// Restore what DOJO_RESTORE names, unless that was done before; bring the ledger's schema up to this binary's
     Migrate {
         /// Show what would run, and change nothing
         #[arg(long)]
@@ -64,6 +65,14 @@ enum Command {
     Serve,
     /// Copy a ledger that is not being served, read the copy back, and put it at FILE
     Backup { file: PathBuf },
+    /// Put a backup in the place of a ledger that is not being served, and keep what was there
+    ///
+    /// Once ever for an id on this volume, as with DOJO_RESTORE: the marker is backups/restored-TIME-ID.json. To restore
+    /// the same backup once more, copy it under another name.
+    Restore {
+        /// The name of a file in backups/ without .duckdb, for example ledger-schema1-seq3
+        id: String,
+    },
     /// Check a ledger that is not being served, without changing it
     Check {
         /// Check the configuration only, without looking at the ledger
@@ -97,14 +106,19 @@ fn run(command: &Command) -> anyhow::Result<()> {
             let made = open::init(db, &known, &stop)?;
             say(&format!("made {}: ledger {}, schema {}", db.display(), made.id, made.schema))
         }
-        Command::Migrate { plan: true, .. } => plan(db, &known),
-        Command::Migrate { backup, .. } => {
-            let options = open::Options { environment: config.environment, backup: *backup };
+        Command::Migrate { plan, backup } => {
+            let id = config.restore.as_deref().map(restore::Id::parse).transpose()?;
+            if *plan {
+                return self::plan(db, id.as_ref(), &known);
+            }
+            let options =
+                open::Options { environment: config.environment, backup: *backup, restore: id.as_ref() };
             let open::Opened { identity, .. } = open::current(db, options, &known, &stop)?;
             say(&format!("{} is at schema {}, sequence {}", db.display(), identity.schema, identity.sequence))
         }
         Command::Serve => serve(&config, &known, &stop, &runtime),
         Command::Backup { file } => {
+            restore::settled(db)?;
             open::present(db)?;
             let _lock = Lock::take_if_present(db)?;
             let file = std::path::absolute(file)?;
@@ -116,17 +130,34 @@ fn run(command: &Command) -> anyhow::Result<()> {
                 identity.sequence
             ))
         }
+        Command::Restore { id } => {
+            let (before, identity) = restore::by_hand(db, &restore::Id::parse(id)?, &known)?;
+            let done =
+                before.map_or_else(|| "restored:".into(), |at| format!("was restored already at {at}:"));
+            say(&format!(
+                "{id} {done} {} is at schema {}, sequence {}",
+                db.display(),
+                identity.schema,
+                identity.sequence
+            ))
+        }
         Command::Check { config: true } => {
             Guard::from(&config.auth)?;
+            config.restore.as_deref().map(restore::Id::parse).transpose()?;
             say(&config.lines())
         }
         Command::Check { .. } => check(db, &known),
     }
 }
 
-fn plan(db: &Path, known: &Migrations) -> anyhow::Result<()> {
-    let (identity, pending) = open::plan(db, known)?;
-    let state = format!("{} is at schema {}, sequence {}", db.display(), identity.schema, identity.sequence);
+fn plan(db: &Path, id: Option<&restore::Id>, known: &Migrations) -> anyhow::Result<()> {
+    let restored = id.map(|id| restore::plan(db, id, known)).transpose()?.flatten();
+    let (identity, pending) = match &restored {
+        Some(plan) => (plan.backup.clone(), plan.pending),
+        None => open::plan(db, known)?,
+    };
+    let is = if restored.is_some() { "would be restored, to" } else { "is at" };
+    let state = format!("{} {is} schema {}, sequence {}", db.display(), identity.schema, identity.sequence);
     if pending.is_empty() {
         return say(&format!("{state}: nothing to run"));
     }
@@ -160,7 +191,7 @@ fn serve(config: &Config, known: &Migrations, stop: &Stop, runtime: &Runtime) ->
         Auth::Token(None) => tracing::warn!("DOJO_TOKEN_FILE is not set: /v1 refuses everybody"),
         Auth::Token(Some(_)) => {}
     }
-    let options = open::Options { environment: config.environment, backup: false };
+    let options = open::Options { environment: config.environment, backup: false, restore: None };
     let db = config.db_path.as_path();
     let open::Opened { conn, identity, lock } = open::current(db, options, known, stop)?;
     engine::readable(db, verify::ledger(&conn))?;
@@ -176,11 +207,12 @@ fn serve(config: &Config, known: &Migrations, stop: &Stop, runtime: &Runtime) ->
             sequence = identity.sequence,
             "listening on http://{address}"
         );
+        let beside = Beside::new(db.to_owned());
         let db = Db::start(conn, identity.sequence, engine::folder_of(db).to_owned())?;
         let (schema, oldest_binary) = (known.current(), known.oldest_binary());
         let about =
             About { environment: config.environment, schema, oldest_binary, file: identity, started_at };
-        http::serve(listener, Arc::new(App::new(db, about)), guard, stop).await
+        http::serve(listener, Arc::new(App::new(db, about, beside)), guard, stop).await
     })?;
     drop(lock);
     Ok(())

@@ -96,26 +96,43 @@ impl Git {
 
     /// A file's text at a revision; `None` if it is not there.
     pub fn show(&self, revision: &str, path: &str) -> Result<Option<String>> {
+        let texts = self.texts(&[(revision, path)])?;
+        Ok(texts.into_iter().next().context("git told nothing of the file")??)
+    }
+
+    /// The texts of files, each at a revision, asked at once; `None` for one that is not there.
+    pub fn texts(&self, files: &[(&str, &str)]) -> Result<Vec<Result<Option<String>, Fault>>> {
         let sh = shell(&self.dir)?;
-        let object = format!("{revision}:{path}");
+        let objects: Vec<_> = files.iter().map(|(revision, path)| format!("{revision}:{path}")).collect();
         // `cat-file blob` would not tell a file that is not there from a failure.
-        let output = output(git(&sh).args(["cat-file", "--batch"]).stdin(format!("{object}\n")))?;
+        let asked = objects.join("\n") + "\n";
+        let output = output(git(&sh).args(["cat-file", "--batch"]).stdin(asked))?;
         if !output.status.success() {
-            return Err(complaint(&object, &output));
+            return Err(complaint("git cat-file --batch", &output));
         }
-        let end = output.stdout.iter().position(|byte| *byte == b'\n').unwrap_or(output.stdout.len());
-        let (head, blob) = output.stdout.split_at(end);
-        let head = text(head);
-        if head == format!("{object} missing") {
-            return Ok(None);
+        let mut rest = output.stdout.as_slice();
+        let mut texts = Vec::new();
+        for ((revision, path), object) in files.iter().zip(&objects) {
+            let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+            let (head, after) = rest.split_at(end);
+            let head = text(head);
+            rest = after.get(1..).unwrap_or_default();
+            if head == format!("{object} missing") {
+                texts.push(Ok(None));
+                continue;
+            }
+            let mut fields = head.split(' ').skip(1);
+            let (kind, size) = (fields.next(), fields.next().and_then(|size| size.parse::<usize>().ok()));
+            let size = size.with_context(|| format!("git told {head:?} of {object}"))?;
+            let (blob, after) = rest.split_at_checked(size).context("git told half of a file")?;
+            rest = after.get(1..).unwrap_or_default();
+            let wrong = |what: &str| Fault::refused(format!("{path} at {revision} is {what}"));
+            texts.push(match kind {
+                Some("blob") => String::from_utf8(blob.to_vec()).map(Some).map_err(|_| wrong("not UTF-8")),
+                _ => Err(wrong("no file")),
+            });
         }
-        let wrong = |what: &str| Fault::refused(format!("{path} at {revision} is {what}"));
-        if head.split(' ').nth(1) != Some("blob") {
-            return Err(wrong("no file").into());
-        }
-        // A line break stands before it, and one after it.
-        let blob = blob.get(1..blob.len().saturating_sub(1)).unwrap_or_default().to_vec();
-        Ok(Some(String::from_utf8(blob).map_err(|_| wrong("not UTF-8"))?))
+        Ok(texts)
     }
 
     /// The file names in a folder at a revision, sorted; empty if there is no such folder.

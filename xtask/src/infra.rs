@@ -8,7 +8,7 @@ use crate::environment::{HOLD, MANIFESTS, Pinned, RESTORE, beside, restore_of, t
 use crate::fault::Fault;
 use crate::git::{Commit, Git, Push};
 use crate::kustomization::{self, Pin, Target};
-use crate::pipeline::{Environment, Manifests, Pipeline};
+use crate::pipeline::{Environment, Manifests, Pipeline, Ref};
 use crate::trailers::Trailers;
 
 mod proposal;
@@ -74,6 +74,7 @@ impl Infra {
             path: &environment.kustomization,
             image: &self.pipeline.image,
             source: (!rendered).then_some(&self.pipeline.repository),
+            comment: environment.git_ref == Ref::Commit,
         }
     }
 
@@ -97,7 +98,8 @@ impl Infra {
     fn pin_at(&self, environment: &Environment, revision: &str) -> Result<Pin> {
         let mut pin = kustomization::read(&self.text(environment, revision)?, &self.target(environment))?;
         if environment.manifests == Manifests::Rendered {
-            pin.git_ref = self.rendered_ref(environment, revision)?;
+            let text = self.git.show(revision, &beside(&environment.kustomization, MANIFESTS))?;
+            pin.git_ref = self.rendered_ref(environment, &text.unwrap_or_default());
         }
         Ok(pin)
     }
@@ -119,32 +121,42 @@ impl Infra {
     /// The commits that changed the environment's pin, newest first.
     pub fn history(&self, environment: &Environment) -> Result<Vec<Change>> {
         let target = self.target(environment);
-        let restore_path = beside(&environment.kustomization, RESTORE);
-        let paths = [environment.kustomization.as_str(), &restore_path];
-        let mut changes = Vec::new();
-        for commit in self.git.log(&self.head, &paths)? {
-            let text = self.git.show(&commit.id, &environment.kustomization)?;
-            let mut pin = text.and_then(|text| kustomization::read(&text, &target).ok());
+        let paths = [
+            environment.kustomization.clone(),
+            beside(&environment.kustomization, RESTORE),
+            beside(&environment.kustomization, MANIFESTS),
+        ];
+        let pinning = [paths[0].as_str(), &paths[1]];
+        let commits = self.git.log(&self.head, &pinning)?;
+        let files =
+            commits.iter().flat_map(|commit| paths.iter().map(|path| (commit.id.as_str(), path.as_str())));
+        // What was no text then is no pin.
+        let texts = self.git.texts(&files.collect::<Vec<_>>())?.into_iter().map(|text| text.ok().flatten());
+        let mut texts = texts.collect::<Vec<_>>().into_iter();
+        let changes = commits.iter().map(|commit| {
+            let [kustomization, restore, manifests] =
+                [texts.next(), texts.next(), texts.next()].map(Option::flatten);
+            let mut pin = kustomization.and_then(|text| kustomization::read(&text, &target).ok());
             if let (Some(pin), Manifests::Rendered) = (&mut pin, environment.manifests) {
-                pin.git_ref = self.rendered_ref(environment, &commit.id)?;
+                pin.git_ref = self.rendered_ref(environment, &manifests.unwrap_or_default());
             }
-            let restore = self.git.show(&commit.id, &restore_path)?.and_then(|text| restore_of(&text));
-            let trailers = Trailers::parse(&self.said(&commit, &paths)?);
-            changes.push(Change { commit, trailers, pin, restore });
-        }
-        Ok(changes)
+            let trailers = self.trailers(commit, &pinning)?;
+            let restore = restore.as_deref().and_then(restore_of);
+            Ok(Change { commit: commit.clone(), trailers, pin, restore })
+        });
+        changes.collect()
     }
 
-    /// The message of a commit; of a merge that says nothing of a pin, as GitHub's button makes it, that of the newest
-    /// commit which it brought to these files.
-    fn said(&self, commit: &Commit, paths: &[&str]) -> Result<String> {
-        let own = || Ok(commit.message.clone());
+    /// What a commit says of its pin; of a merge that says nothing, as GitHub's button makes it, what the newest commit
+    /// says that it brought to these files.
+    fn trailers(&self, commit: &Commit, paths: &[&str]) -> Result<Trailers> {
+        let own = Trailers::parse(&commit.message);
         let brought = format!("{}^2", commit.id);
-        if Trailers::parse(&commit.message) != Trailers::default() || self.git.commit(&brought)?.is_none() {
-            return own();
+        if own != Trailers::default() || self.git.commit(&brought)?.is_none() {
+            return Ok(own);
         }
         let messages = self.git.messages(&format!("{}^1", commit.id), &brought, paths)?;
-        messages.into_iter().next().map_or_else(own, Ok)
+        Ok(messages.first().map_or(own, |message| Trailers::parse(message)))
     }
 
     /// What the rendered manifests begin with, but for the ref: how a remote resource would be written.
@@ -152,11 +164,9 @@ impl Infra {
         format!("# {}//deploy/k8s/overlays/{}?ref=", self.pipeline.repository, environment.name)
     }
 
-    fn rendered_ref(&self, environment: &Environment, revision: &str) -> Result<Option<String>> {
-        let path = beside(&environment.kustomization, MANIFESTS);
-        let text = self.git.show(revision, &path)?.unwrap_or_default();
-        let first = text.lines().next().and_then(|line| line.strip_prefix(&self.rendered_from(environment)));
-        Ok(first.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned))
+    fn rendered_ref(&self, environment: &Environment, manifests: &str) -> Option<String> {
+        let first = manifests.lines().next()?.strip_prefix(&self.rendered_from(environment))?;
+        first.split_whitespace().next().map(str::to_owned)
     }
 
     /// Refuses an environment whose kustomization would not pass a restore on.

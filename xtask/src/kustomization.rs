@@ -6,12 +6,19 @@
 
 #[cfg(test)]
 mod generated;
+#[cfg(test)]
+mod mutated;
+mod note;
 mod remote;
+#[cfg(test)]
+mod rendered;
 mod scalar;
 mod site;
 mod splice;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traps;
 mod tree;
 
 use std::ops::Range;
@@ -49,6 +56,11 @@ impl Pin {
     }
 }
 
+/// Whether a ref is a commit's whole name, which cannot move.
+pub fn is_commit(git_ref: &str) -> bool {
+    git_ref.len() == 40 && git_ref.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Which pin is meant.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
@@ -58,6 +70,8 @@ pub struct Target<'a> {
     pub image: &'a str,
     /// The repository whose remote resources carry the ref, as `github.com/OWNER/NAME`; `None` if there are none.
     pub source: Option<&'a str>,
+    /// Whether `write` keeps the version as a comment behind a ref that is a commit: `?ref=<40 hex> # v0.2.0`.
+    pub comment: bool,
 }
 
 /// Reads the pin. Resources of the source that disagree on the ref are refused.
@@ -84,7 +98,10 @@ pub fn write(text: &str, target: &Target<'_>, pin: &Pin) -> Result<String, Fault
     let digest = pin.digest.as_ref().map(Digest::as_str);
     result = step(&result, target, |text, site| entry_edit(text, site, DIGEST, digest))?;
     if let Some(git_ref) = &pin.git_ref {
-        result = step(&result, target, |_, site| Ok(ref_edits(site, git_ref)))?;
+        result = step(&result, target, |text, site| Ok(ref_edits(text, site, git_ref)))?;
+        if target.comment {
+            result = note::write(&result, target, note::version(git_ref, pin.tag.as_deref()))?;
+        }
     }
     verify(text, &result, target, pin)?;
     Ok(result)
@@ -135,6 +152,10 @@ fn value<'t>(site: &Site<'t>, name: &str, target: &Target<'_>) -> Result<Option<
         let message = format!("{name}: {text} is not text to YAML, and kustomize fails on it");
         return Err(refused(target.path, key.line, message).help(format!("quote it: {name}: \"{text}\"")));
     }
+    if name == TAG && !scalar::is_tag(text) {
+        return Err(refused(target.path, key.line, format!("{name} is no image tag: {text:?}"))
+            .help("a digest has a key of its own: digest"));
+    }
     Ok(Some((key.line, text)))
 }
 
@@ -142,6 +163,10 @@ fn git_ref(text: &str, site: &Site<'_>, target: &Target<'_>) -> Result<Option<St
     let of = |range: &Option<Range<usize>>| {
         range.clone().and_then(|range| text.get(range)).filter(|r| !r.is_empty())
     };
+    if let Some(remote) = site.remotes.iter().find(|remote| remote.bare() && remote.url.contains('?')) {
+        let message = "kustomize fails on a question mark in brackets without quotes";
+        return Err(refused(target.path, remote.node.line, message).help("put the address in quotes"));
+    }
     let Some((first, others)) = site.remotes.split_first() else { return Ok(None) };
     let git_ref = of(&first.git_ref);
     if let Some(other) = others.iter().find(|other| of(&other.git_ref) != git_ref) {
@@ -179,21 +204,24 @@ fn entry_edit(
     Ok(edit.into_iter().collect())
 }
 
-fn ref_edits(site: &Site<'_>, git_ref: &str) -> Vec<Edit> {
-    let mut edits: Vec<_> = site
-        .remotes
+fn ref_edits(text: &str, site: &Site<'_>, git_ref: &str) -> Vec<Edit> {
+    site.remotes
         .iter()
-        .map(|remote| match &remote.git_ref {
-            Some(at) => Edit { at: at.clone(), with: git_ref.to_owned() },
-            None => {
-                // Before the closing quote, if there is one.
-                let at = remote.node.span.end - (remote.node.span.len() - remote.url.len()) / 2;
-                Edit { at: at..at, with: remote::addition(remote.url, git_ref) }
+        .map(|remote| {
+            let span = &remote.node.span;
+            // Before the closing quote, if there is one.
+            let end = span.end - (span.len() - remote.url.len()) / 2;
+            let (at, with) = match &remote.git_ref {
+                Some(at) => (at.clone(), git_ref.to_owned()),
+                None => (end..end, remote::addition(remote.url, git_ref)),
+            };
+            if remote.bare() {
+                let url = format!("{}{with}{}", &text[span.start..at.start], &text[at.end..span.end]);
+                return Edit { at: span.clone(), with: scalar::render(&url, tree::Style::Double) };
             }
+            Edit { at, with }
         })
-        .collect();
-    edits.sort_by_key(|edit| edit.at.start);
-    edits
+        .collect()
 }
 
 /// Locates the pin, edits it, and holds the bytes of the result against those of the text.
@@ -222,7 +250,7 @@ fn step(
         return Err(unsafe_edit("the change would reach beyond it"));
     }
     match tree::parse(&result) {
-        Ok(after) if after.comments == tree.comments => Ok(result),
+        Ok(after) if after.comments().eq(tree.comments()) => Ok(result),
         _ => Err(unsafe_edit("the result would not be the same YAML")),
     }
 }

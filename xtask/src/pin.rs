@@ -8,10 +8,17 @@ use std::path::{Path, PathBuf};
 use crate::fault::Fault;
 use crate::image::Digest;
 use crate::kustomization::{self, Pin, Target};
+use crate::version::Version;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Show what a kustomization pins
+    #[command(after_help = "Without --source the ref is not looked for, and not shown.
+
+Examples:
+  cargo xtask pin get production/kustomization.yaml --image ghcr.io/blogle/dojo
+  cargo xtask pin get production/kustomization.yaml --image ghcr.io/blogle/dojo --source github.com/blogle/dojo
+  cargo xtask pin get production/kustomization.yaml --image ghcr.io/blogle/dojo --json")]
     Get {
         #[command(flatten)]
         of: Of,
@@ -20,6 +27,17 @@ pub enum Command {
         json: bool,
     },
     /// Change what a kustomization pins, and nothing else in it
+    #[command(
+        after_help = "What is not given stays as it is. A digest decides what runs whatever the tag says, so beside an old
+digest a new tag is taken only with the new digest, or with --digest none.
+
+Examples:
+  cargo xtask pin set kustomization.yaml --image ghcr.io/blogle/dojo --tag v0.2.0 --digest sha256:…
+  cargo xtask pin set kustomization.yaml --image ghcr.io/blogle/dojo --tag edge --digest none
+  cargo xtask pin set kustomization.yaml --image ghcr.io/blogle/dojo --source github.com/blogle/dojo --ref v0.2.0
+
+Exit codes: 0 changed, or nothing to change; 2 misuse; 3 the file is not safe to change, and was left as it is."
+    )]
     Set {
         #[command(flatten)]
         of: Of,
@@ -30,7 +48,7 @@ pub enum Command {
 
 #[derive(Debug, clap::Args)]
 pub struct Of {
-    /// The kustomization.yaml
+    /// The kustomization.yaml; a symbolic link is followed
     file: PathBuf,
     /// The image's name without a tag, as its entry in `images` has it
     #[arg(long, value_name = "NAME")]
@@ -43,14 +61,14 @@ pub struct Of {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 pub struct To {
-    /// The new newTag
+    /// The new newTag; quoted where YAML would take it for a number
     #[arg(long)]
     tag: Option<String>,
-    /// The new digest, or `none` to take it away
-    #[arg(long)]
+    /// The new digest, or `none` to take it away, so that the tag alone decides what runs
+    #[arg(long, value_name = "SHA256|none")]
     digest: Option<String>,
-    /// The new ?ref= of the remote resources
-    #[arg(long = "ref", requires = "source")]
+    /// The new ?ref= of the remote resources: a tag, a branch, or all 40 hex digits of a commit
+    #[arg(long = "ref", value_name = "REF", requires = "source")]
     git_ref: Option<String>,
 }
 
@@ -58,7 +76,14 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Get { of, json } => {
             let pin = kustomization::read(&of.read()?, &of.target())?;
-            if *json { println!("{}", serde_json::to_string(&pin)?) } else { show(&pin) }
+            if *json {
+                println!("{}", serde_json::to_string(&pin)?);
+            } else {
+                of.show(&pin);
+            }
+            if let Some(torn) = torn(&pin) {
+                eprintln!("note: {torn}");
+            }
         }
         Command::Set { of, to } => set(of, to)?,
     }
@@ -77,7 +102,7 @@ fn set(of: &Of, to: &To) -> anyhow::Result<()> {
         Fault::usage(format!("cannot write {}: {error}", target.path)).help("it was left as it was")
     })?;
     println!("{} is changed:", target.path);
-    show(&kustomization::read(&after, &target)?);
+    of.show(&kustomization::read(&after, &target)?);
     Ok(())
 }
 
@@ -99,18 +124,39 @@ fn new_digest(text: &str, of: &Of, to: &To) -> Result<Option<Digest>, Fault> {
     }
 }
 
-fn show(pin: &Pin) {
-    let or_none = |value: Option<&str>| value.unwrap_or("none").to_owned();
-    println!("ref     {}", or_none(pin.git_ref.as_deref()));
-    println!("tag     {}", or_none(pin.tag.as_deref()));
-    println!("digest  {}", or_none(pin.digest.as_ref().map(Digest::as_str)));
+/// What makes the manifests and the image two versions, or lets them become two.
+fn torn(pin: &Pin) -> Option<String> {
+    let (git_ref, tag) = (pin.git_ref.as_deref()?, pin.tag.as_deref()?);
+    let commit = kustomization::is_commit(git_ref);
+    let version = |name| Version::from_tag(name).is_some();
+    let other = match tag.strip_prefix("sha-") {
+        Some(short) if commit => !git_ref.starts_with(short),
+        _ => version(git_ref) && tag != git_ref,
+    };
+    if other {
+        return Some(format!(
+            "the manifests are those of {git_ref}, the image is {tag}: two versions run together"
+        ));
+    }
+    (commit && pin.digest.is_none())
+        .then(|| format!("the manifests are one commit's for good, but {tag} has no digest and can move"))
 }
 
 impl Of {
+    /// The ref is shown where it was looked for.
+    fn show(&self, pin: &Pin) {
+        let line = |name, value: Option<&str>| println!("{name:8}{}", value.unwrap_or("none"));
+        if self.source.is_some() {
+            line("ref", pin.git_ref.as_deref());
+        }
+        line("tag", pin.tag.as_deref());
+        line("digest", pin.digest.as_ref().map(Digest::as_str));
+    }
+
     fn target(&self) -> Target<'_> {
         // A path that is no Unicode is a machine's accident; it is only shown.
         let path = self.file.to_str().unwrap_or("kustomization");
-        Target { path, image: &self.image, source: self.source.as_deref() }
+        Target { path, image: &self.image, source: self.source.as_deref(), comment: false }
     }
 
     fn read(&self) -> Result<String, Fault> {

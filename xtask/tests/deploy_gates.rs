@@ -141,7 +141,7 @@ fn the_data_files_schema_is_asked_remembered_or_told_but_never_guessed() {
         "the schema of data file is between 1 and 2",
         "dojo migrate --plan",
         "--file-schema N",
-        "no other released version is known to open it",
+        "newest safe version: v0.4.0, which is pinned now; fix forward",
     ];
     refused(&stage, &operator, 3, &["rollback"], &words);
     refused(&stage, &operator, 3, &["rollback", "--file-schema", "2"], &["would need a downgrade"]);
@@ -232,6 +232,7 @@ fn all_reasons_are_told_at_once_and_numbered_and_json_has_them_too() {
 #[test]
 fn an_environment_that_follows_edge_is_left_alone_while_it_is_held_or_was_rolled_back() {
     let (stage, operator) = stage();
+    operator.ends(0, &["promote", "staging", "v0.4.0", "--yes"]);
     let follow = ["promote", "staging", "edge", "--follow", "--yes", "--json"];
     let state = || {
         let output = operator.run(&follow);
@@ -246,10 +247,9 @@ fn an_environment_that_follows_edge_is_left_alone_while_it_is_held_or_was_rolled
     let edge = stage.image("edge");
     assert_eq!(stage.pin("main", "staging").git_ref.as_ref(), Some(&edge.commit));
     assert_eq!(state(), "nothing to do");
-    stage.service("staging").set_file_schema(1);
     operator.ends(0, &["rollback", "staging", "--yes"]);
     assert_eq!(state(), "left alone");
-    assert_eq!(stage.pinned()[0], "v0.3.0");
+    assert_eq!(stage.pinned()[0], "v0.4.0");
     // A person may, and is told.
     let said = operator.ends(0, &["promote", "staging", "edge", "--yes"]);
     assert!(said.contains("take care") && said.contains("was rolled back from here"), "{said}");
@@ -283,4 +283,27 @@ fn a_restore_is_written_beside_the_pin_once_and_ends_with_the_next_change() {
     operator.ends(0, &["rollback", "--to", "v0.3.0", "--yes"]);
     assert!(env().ends_with("DOJO_RESTORE="), "{}", env());
     refused(&stage, &operator, 3, &restore, &["an id is applied once", "copy the backup under another name"]);
+}
+
+#[test]
+fn ci_promotes_each_commit_of_the_branch_where_edge_is_followed() {
+    let (stage, operator) = stage();
+    edit_pipeline(&operator, "accepts: [edge, sha, release]", "accepts: [edge, sha, release], follow: edge");
+    // As if it were committed so.
+    operator.checkout.run("git", &["update-index", "--assume-unchanged", "deploy/pipeline.yaml"]);
+    let publish = ["ci", "publish", "--git-ref", "refs/heads/master", "--builder", "cargo"];
+    operator.ends(0, &["hold", "staging", "a demonstration", "--yes"]);
+    let said = operator.ends(0, &publish);
+    assert!(said.contains("staging: left alone") && stage.pinned()[0] == "v0.3.0", "{said}");
+    operator.ends(0, &["unhold", "staging", "--yes"]);
+    let said = operator.ends(0, &publish);
+    assert!(said.contains("staging: done"), "{said}");
+    assert_eq!(stage.pinned(), [stage.image("edge").sha_tag(), "v0.3.0".to_owned()]);
+
+    operator.ends(0, &["promote", "staging", "v0.4.0", "--yes"]);
+    stage.hook("echo 'error: GH013: not today' >&2; exit 1");
+    let said = operator.ends(3, &publish);
+    let told = "the image is published, but staging does not follow: ";
+    assert!(said.contains(told) && said.contains("GH013: not today"), "{said}");
+    assert!(said.contains("by hand: cargo xtask promote staging edge"), "{said}");
 }

@@ -25,10 +25,13 @@ mod ssh;
 mod tools;
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::process::Output;
+use std::time::Duration;
 
 use environments::{Environments, Operator, ended};
 use pushes::{Pushes, wait_for};
+use rustix::process::{Pid, Signal, kill_process_group};
 use ssh::Sshd;
 
 /// How git says that somebody else was faster.
@@ -217,6 +220,38 @@ fn who_lost_is_gated_again_and_does_nothing_twice() {
         // Still the same change, but no longer one that may be made.
         let played = scene.race(wording, &["promote", "production", "v0.2.0"], &same);
         played.ends(3, "staging does not run it first: v0.3.0 is pinned there", 1, ["v0.3.0", "v0.1.0"], 1);
+        let played = scene.race(wording, &same, &["hold", "staging", "the books are being audited"]);
+        played.ends(3, "staging is held: the books are being audited", 1, ["v0.2.0", "v0.1.0"], 0);
+        // Nobody else changed production, but what it is to get.
+        let played = scene.race(wording, &["promote", "production"], &same);
+        played.ends(4, "\npromote production: v0.1.0 -> v0.3.0\n", 1, ["v0.3.0", "v0.1.0"], 1);
+    }
+}
+
+#[test]
+fn who_was_killed_does_it_again_or_finds_it_done() {
+    let scene = Scene::by_http();
+    let promotes = ["promote", "staging", "v0.3.0", "--yes"];
+    // Before its push, and with the push in the server, which takes it all the same.
+    for (wording, taken) in [(Wording::StaleInfo, false), (Wording::CannotLock, true)] {
+        scene.stage.reset(&scene.start);
+        scene.hold(wording);
+        let mut killed = scene.slow.xtask(&promotes).process_group(0).spawn().unwrap();
+        scene.wait_until_held(wording);
+        kill_process_group(Pid::from_child(&killed), Signal::KILL).unwrap();
+        killed.wait().unwrap();
+        scene.let_go(wording);
+        for _ in 0..500 {
+            if !taken || scene.stage.head() != scene.start {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(scene.stage.head() != scene.start, taken);
+        let said = scene.slow.ends(0, &promotes);
+        let done = if taken { "already pins v0.3.0: nothing to do" } else { "done: infra commit " };
+        assert!(said.contains(done), "{said}");
+        assert_eq!(pin_commits::after(&scene.stage, &scene.start).len(), 1);
     }
 }
 

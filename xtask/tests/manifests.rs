@@ -86,21 +86,48 @@ fn the_infra_template_renders_once_the_tag_is_there() {
     git(&["add", "."]);
     git(&["commit", "--quiet", "--message", "manifests"]);
     git(&["-c", "tag.gpgsign=false", "tag", "v0.0.0"]);
-    for (_, kustomization, url) in environments() {
-        let folder_of = root().join("deploy/infra-template").join(&kustomization);
-        let rendered = output(
+    output(Command::new("cp").arg("-r").arg(root().join("deploy/infra-template")).arg(folder.path()));
+    let render = |environment: &Path| {
+        output(
             Command::new("kubectl")
                 .arg("kustomize")
-                .arg(folder_of.parent().unwrap())
+                .arg(environment)
                 .env("GIT_CONFIG_COUNT", "2")
                 .env("GIT_CONFIG_KEY_0", format!("url.file://{}/.insteadOf", folder.path().display()))
                 .env("GIT_CONFIG_VALUE_0", "https://github.com/")
                 .env("GIT_CONFIG_KEY_1", "protocol.file.allow")
                 .env("GIT_CONFIG_VALUE_1", "always"),
-        );
+        )
+    };
+    for (_, kustomization, url) in environments() {
+        let kustomization = folder.path().join("infra-template").join(kustomization);
+        let environment = kustomization.parent().unwrap();
+        let rendered = render(environment);
         assert!(rendered.contains("image: ghcr.io/blogle/dojo:v0.0.0"), "{rendered}");
         assert!(rendered.contains(&format!("host: {}", url.strip_prefix("https://").unwrap())), "{rendered}");
+
+        // `rollback --restore` writes one line, which reaches the init container and restarts the pod.
+        let file = environment.join("restore.env");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.lines().any(|line| line == "DOJO_RESTORE="), "{text}");
+        std::fs::write(&file, text.replace("DOJO_RESTORE=", "DOJO_RESTORE=ledger-schema1-seq3")).unwrap();
+        let (before, after) = (settings(&rendered), settings(&render(environment)));
+        assert_eq!([&before.1, &after.1], ["", "ledger-schema1-seq3"]);
+        assert_ne!(before.0, after.0, "the ConfigMap's name is the same, so no pod restarts");
     }
+}
+
+/// The name of the ConfigMap that the init container takes its environment from, and its DOJO_RESTORE.
+fn settings(rendered: &str) -> (String, String) {
+    let objects: Vec<Value> = serde_yaml::Deserializer::from_str(rendered)
+        .map(|document| serde::Deserialize::deserialize(document).unwrap())
+        .collect();
+    let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+    let init = &of_kind("Deployment")["spec"]["template"]["spec"]["initContainers"][0];
+    let (name, map) = (&init["envFrom"][0]["configMapRef"]["name"], of_kind("ConfigMap"));
+    assert_eq!(*name, map["metadata"]["name"]);
+    let restore = map["data"]["DOJO_RESTORE"].as_str().unwrap();
+    (name.as_str().unwrap().to_owned(), restore.to_owned())
 }
 
 /// Types and unknown fields, which kustomize lets through and a cluster does not.

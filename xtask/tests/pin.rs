@@ -56,8 +56,52 @@ fn get_shows_the_pin_for_people_and_for_scripts() {
     let folder = Folder::with(FILE.as_bytes());
     let (code, out, _) = pin("get", &folder.file(), &["--source", SOURCE]);
     assert_eq!((code, out.as_str()), (0, "ref     v0.1.0\ntag     v0.1.0\ndigest  none\n"));
+    let (code, out, err) = pin("get", &folder.file(), &[]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "tag     v0.1.0\ndigest  none\n", ""));
     let (code, out, _) = pin("get", &folder.file(), &["--json"]);
     assert_eq!((code, out.as_str()), (0, "{\"git_ref\":null,\"tag\":\"v0.1.0\",\"digest\":null}\n"));
+}
+
+#[test]
+fn get_notes_a_pin_of_two_versions() {
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let digest = format!("  digest: {}\n", digest());
+    let torn = "two versions run together";
+    for (git_ref, tag, more, note) in [
+        ("v0.1.0", "v0.1.0", "", ""),
+        ("v0.2.0", "v0.1.0", "", torn),
+        ("v0.2.0", "v0.1.0", &digest, torn),
+        ("v0.1.0", "edge", &digest, torn),
+        ("main", "edge", "", ""),
+        (commit, "v0.1.0", &digest, ""),
+        (commit, "v0.1.0", "", "v0.1.0 has no digest and can move"),
+        (commit, "sha-0123456789ab", &digest, ""),
+        (commit, "sha-ba9876543210", &digest, torn),
+    ] {
+        let text = FILE
+            .replace("ref=v0.1.0", &format!("ref={git_ref}"))
+            .replace("newTag: v0.1.0", &format!("newTag: {tag}"));
+        let folder = Folder::with(format!("{text}{more}").as_bytes());
+        for options in [&["--source", SOURCE][..], &["--source", SOURCE, "--json"]] {
+            let (code, _, err) = pin("get", &folder.file(), options);
+            assert_eq!((code, err.is_empty()), (0, note.is_empty()), "{git_ref} {tag}: {err}");
+            assert!(err.contains(note) && (err.is_empty() || err.starts_with("note: ")), "{err}");
+        }
+        let (code, _, err) = pin("get", &folder.file(), &[]);
+        assert_eq!((code, err.as_str()), (0, ""), "nothing is said of a ref that was not looked for");
+    }
+}
+
+#[test]
+fn help_has_examples_and_explains_none() {
+    let help = |verb| {
+        String::from_utf8(
+            Command::new(env!("CARGO_BIN_EXE_xtask")).args(["pin", verb, "--help"]).output().unwrap().stdout,
+        )
+        .unwrap()
+    };
+    assert!(help("get").contains("cargo xtask pin get ") && help("get").contains("--json"));
+    assert!(help("set").contains("--digest none") && help("set").contains("Exit codes: 0 changed"));
 }
 
 #[test]

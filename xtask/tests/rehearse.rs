@@ -59,11 +59,12 @@ fn tells_the_story(result: &Value) {
     let steps = result["steps"].as_array().unwrap();
     let step = |what: &str| steps.iter().filter(|step| step["what"] == what).collect::<Vec<_>>();
     let exits = |what: &str| step(what).iter().map(|step| step["exit"].as_i64().unwrap()).collect::<Vec<_>>();
-    for version in ["v0.1.0", "v0.2.0", "v0.2.1"] {
+    for version in ["v0.1.0", "v0.2.0", "v0.2.1", "v0.3.0"] {
         assert_eq!(exits(&format!("cargo xtask release {version} --yes")), [1, 1, 0]);
-        for environment in ["staging", "production"] {
-            assert_eq!(exits(&format!("cargo xtask promote {environment} {version} --yes")), [0]);
-        }
+        assert_eq!(exits(&format!("cargo xtask promote staging {version} --yes")), [0]);
+    }
+    for version in ["v0.1.0", "v0.2.0", "v0.2.1"] {
+        assert_eq!(exits(&format!("cargo xtask promote production {version} --yes")), [0]);
     }
     let refusal = &step("cargo xtask rollback production --to v0.1.0 --yes")[0];
     assert_eq!(refusal["exit"], 3);
@@ -72,7 +73,22 @@ fn tells_the_story(result: &Value) {
         told.contains("it would need a downgrade") && told.contains("newest safe version: v0.2.0"),
         "{told}"
     );
-    assert_eq!(exits("cargo xtask rollback production --yes"), [0]);
+    // To v0.2.0, and over a migration that admits it to v0.2.1.
+    assert_eq!(exits("cargo xtask rollback production --yes"), [0, 0]);
+    let told = |what: &str| step(what).iter().map(|step| step["told"].to_string()).collect::<Vec<_>>();
+    let promotion = "cargo xtask promote production v0.3.0 --yes";
+    assert_eq!(exits(promotion), [4, 0, 3]);
+    let [lost, _, held] = &told(promotion)[..] else { panic!("not three promotions") };
+    assert!(
+        lost.contains("somebody else changed production")
+            && lost.contains("promote production: v0.2.1 -> v0.3.0"),
+        "{lost}"
+    );
+    assert!(held.contains("production is held: the books are being audited"), "{held}");
+    let restore = steps.iter().find(|step| step["what"].as_str().unwrap().contains("--restore")).unwrap();
+    let what = restore["what"].as_str().unwrap();
+    assert_eq!(what, "cargo xtask rollback --to v0.1.0 --restore ledger-schema1-seq4 --yes");
+    assert!(restore["told"].to_string().contains("data that is lost: sequences 5 to "), "{restore}");
 
     let environments = result["status"].as_array().unwrap();
     let running = |name: &str| {
@@ -80,10 +96,10 @@ fn tells_the_story(result: &Value) {
         assert_eq!(status["state"], "ok", "{status}");
         (status["pin"]["tag"].clone(), status["observed"]["reports"]["version"].clone())
     };
-    assert_eq!(running("staging"), ("v0.2.1".into(), "0.2.1".into()));
-    assert_eq!(running("production"), ("v0.2.0".into(), "0.2.0".into()));
-    // Three transactions after each of three promotions and the rollback.
-    assert_eq!(result["ledgers"]["production"]["transactions"], 12);
+    assert_eq!(running("staging"), ("v0.3.0".into(), "0.3.0".into()));
+    assert_eq!(running("production"), ("v0.1.0".into(), "0.1.0".into()));
+    // Three transactions from before the migration, and three since the restore.
+    assert_eq!(result["ledgers"]["production"]["transactions"], 6);
 }
 
 fn git(repository: &Path, args: &[&str]) -> String {
@@ -107,7 +123,7 @@ fn a_rollback_returns_to_what_ran_and_no_further(dir: &Path) {
     let before = git(&infra, &["rev-parse", "main"]);
     let again = xtask(dir, &["rollback", "production", "--yes"]);
     let said = String::from_utf8_lossy(&again.stdout);
-    assert!(again.status.success() && said.contains("already pins v0.2.0: nothing to do"), "{said}");
+    assert!(again.status.success() && said.contains("already pins v0.1.0: nothing to do"), "{said}");
     for never_ran in ["edge", "v9.9.9", "sha-0123456789ab"] {
         let refused = xtask(dir, &["rollback", "production", "--to", never_ran, "--yes"]);
         assert_eq!(refused.status.code(), Some(3));
@@ -116,8 +132,8 @@ fn a_rollback_returns_to_what_ran_and_no_further(dir: &Path) {
     }
     let unknown = xtask(dir, &["promote", "staging", "v9.9.9", "--yes"]);
     assert_eq!(unknown.status.code(), Some(3), "{}", String::from_utf8_lossy(&unknown.stderr));
-    let silent = xtask(dir, &["promote", "production", "v0.2.1", "--yes"]);
-    assert_eq!(silent.status.code(), Some(3));
+    let silent = xtask(dir, &["promote", "production", "v0.3.0", "--yes"]);
+    assert_eq!(silent.status.code(), Some(1));
     assert!(
         String::from_utf8_lossy(&silent.stderr).contains("staging pins it, but whether it runs is unknown")
     );
@@ -151,7 +167,7 @@ git update-ref refs/heads/main refs/heads/theirs
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let log = git(&infra, &["log", "--format=%s", "-2", "main"]);
     assert_eq!(
-        log, "dojo: staging v0.2.1 -> v0.2.0\ntheirs",
+        log, "dojo: staging v0.3.0 -> v0.2.0\ntheirs",
         "another's unrelated commit stays, and ours follows"
     );
 
@@ -175,19 +191,23 @@ fn leaves_its_work(dir: &Path, result: &Value) {
     assert_eq!(result["directory"], dir.to_str().unwrap());
     assert_eq!(
         git(&dir.join("origin.git"), &["tag", "--list"]).lines().collect::<Vec<_>>(),
-        ["v0.1.0", "v0.2.0", "v0.2.1"]
+        ["v0.1.0", "v0.2.0", "v0.2.1", "v0.3.0"]
     );
     assert_eq!(git(&dir.join("origin.git"), &["cat-file", "-t", "v0.2.0"]), "tag");
     let log = git(&dir.join("infra.git"), &["log", "--format=%s", "-1", "main"]);
-    assert_eq!(log, "dojo: production v0.2.1 -> v0.2.0");
+    assert_eq!(log, "dojo: production v0.2.1 -> v0.1.0");
     let kustomization = git(&dir.join("infra.git"), &["show", "main:dojo/production/kustomization.yaml"]);
-    assert!(kustomization.contains("?ref=v0.2.0"), "{kustomization}");
+    assert!(kustomization.contains("?ref=v0.1.0"), "{kustomization}");
     assert!(kustomization.contains("digest: sha256:"), "{kustomization}");
 
     assert!(dir.join("registry/oci-layout").is_file());
-    let backups: Vec<_> =
-        std::fs::read_dir(dir.join("environments/production/data/backups")).unwrap().flatten().collect();
-    assert_eq!(backups.len(), 1, "one backup, made before v0.2.0's migration: {backups:?}");
+    let data = dir.join("environments/production/data");
+    let kept = |name: &str| data.join("backups").join(name).exists();
+    assert!(kept("ledger-schema1-seq4.duckdb"), "made before v0.2.0's migration");
+    let replaced = std::fs::read_dir(data.join("backups")).unwrap().flatten();
+    let replaced: Vec<_> =
+        replaced.filter(|entry| entry.file_name().to_string_lossy().starts_with("replaced-")).collect();
+    assert_eq!(replaced.len(), 1, "the file that the restore replaced is kept: {replaced:?}");
 
     if tools::need("skopeo", "skopeo") {
         let layout = format!("oci:{}:v0.2.1", dir.join("registry").display());

@@ -1,7 +1,7 @@
 //! Opening the ledger: what is checked before a byte of it may change, and making a new one.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use duckdb::{AccessMode, Connection};
@@ -11,6 +11,7 @@ use super::backup;
 use super::engine::{connect, folder_of, readable, refusing, with_suffix};
 use super::lock::Lock;
 use super::migrate::{self, Applied, Migration, Migrations};
+use super::restore;
 use crate::config::Environment;
 use crate::fault::Fault;
 use crate::ledger::store;
@@ -35,23 +36,32 @@ pub struct Opened {
 
 /// What opening for writing may do besides migrating.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct Options<'a> {
     /// A missing file is made in dev; elsewhere it means a wrong or fresh volume, which must not look healthy.
     pub environment: Environment,
     /// Writes a backup first, if a migration is pending.
     pub backup: bool,
+    /// Puts this backup in the ledger's place first, unless that was done before.
+    pub restore: Option<&'a restore::Id>,
 }
 
-/// Locks, checks, backs up, opens and migrates, in this order.
-pub fn current(db: &Path, options: Options, known: &Migrations, stop: &Stop) -> anyhow::Result<Opened> {
+/// Locks, restores, checks, backs up, opens and migrates, in this order.
+pub fn current(db: &Path, options: Options<'_>, known: &Migrations, stop: &Stop) -> anyhow::Result<Opened> {
     folder(db)?;
-    if options.environment != Environment::Dev {
+    let makes = options.environment == Environment::Dev;
+    if !makes && options.restore.is_none() && !restore::is_begun(db) {
+        // Before the lock, which would leave a file on what may be the wrong volume.
         present(db)?;
     }
     let lock = Lock::take(db)?;
-    if !db.exists() {
+    restore::finish(db)?;
+    if let Some(id) = options.restore {
+        restore::apply(db, id, known)?;
+    }
+    if makes && !db.exists() {
         create(db, known, stop)?;
     }
+    present(db)?;
     let pending = {
         let (identity, applied) = inspect(db)?;
         let pending = known.pending(&applied).with_context(|| refusing(db))?;
@@ -70,6 +80,7 @@ pub fn current(db: &Path, options: Options, known: &Migrations, stop: &Stop) -> 
 pub fn init(db: &Path, known: &Migrations, stop: &Stop) -> anyhow::Result<Identity> {
     folder(db)?;
     let _lock = Lock::take(db)?;
+    restore::settled(db)?;
     if db.exists() {
         return Err(Fault::refused(format!("{} exists already", db.display()))
             .help("`dojo serve` opens it; move it away to start anew")
@@ -81,6 +92,7 @@ pub fn init(db: &Path, known: &Migrations, stop: &Stop) -> anyhow::Result<Identi
 
 /// What is pending, without changing anything.
 pub fn plan<'a>(db: &Path, known: &'a Migrations) -> anyhow::Result<(Identity, &'a [Migration])> {
+    restore::settled(db)?;
     present(db)?;
     let _lock = Lock::take_if_present(db)?;
     let (identity, applied) = inspect(db)?;
@@ -111,7 +123,7 @@ pub fn present(db: &Path) -> Result<(), Fault> {
         .help("is it the right volume? if this is a new ledger, run `dojo init` once"))
 }
 
-fn folder(db: &Path) -> Result<(), Fault> {
+pub fn folder(db: &Path) -> Result<(), Fault> {
     let folder = folder_of(db);
     match fs::metadata(folder) {
         Ok(found) if found.is_dir() => return Ok(()),
@@ -145,9 +157,14 @@ fn create(db: &Path, known: &Migrations, stop: &Stop) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A free name beside `target` for a database in the making; what a killed process left there is removed.
+/// What a database is called that is in the making and is to become `target`.
+pub fn unfinished(target: &Path) -> PathBuf {
+    with_suffix(target, ".unfinished")
+}
+
+/// That name, free: what a killed process left there is removed.
 pub fn scratch(target: &Path) -> anyhow::Result<TempPath> {
-    let path = with_suffix(target, ".unfinished");
+    let path = unfinished(target);
     for leftover in [&path, &with_suffix(&path, ".wal")] {
         match fs::remove_file(leftover) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -180,13 +197,12 @@ fn identity(conn: &Connection, applied: &[Applied]) -> anyhow::Result<Identity> 
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     const FAILS: &str = "CREATE TABLE half (x INT);\nSELECT * FROM nowhere;";
     const WORKS: &str = "CREATE TABLE later (x INT);";
-    const OPTIONS: Options = Options { environment: Environment::Production, backup: true };
+    const OPTIONS: Options<'_> =
+        Options { environment: Environment::Production, backup: true, restore: None };
 
     struct Volume(tempfile::TempDir);
 
@@ -238,6 +254,37 @@ mod tests {
         let (backup, _) = inspect(&volume.backups()[1]).unwrap();
         assert_eq!((backup.schema, backup.sequence), (old.current(), 1));
         assert_eq!(backup.id, inspect(&volume.db()).unwrap().0.id);
+    }
+
+    #[test]
+    fn a_restored_ledger_is_migrated_and_its_backups_are_not_those_of_before() {
+        let volume = Volume::new();
+        let old = Migrations::embedded().unwrap();
+        let new = old.clone().and("works", WORKS);
+        add_account(&volume.migrate(&old).unwrap().conn, 1);
+        drop(volume.migrate(&new).unwrap());
+        let schema = old.current();
+        let id = restore::Id::parse(&format!("ledger-schema{schema}-seq1")).unwrap();
+        let restoring = Options { restore: Some(&id), ..OPTIONS };
+
+        // By the old binary, which refuses the newer file but for the restore; then both go on, to another sequence 2.
+        let opened = current(&volume.db(), restoring, &old, &Stop::default()).unwrap();
+        assert_eq!((opened.identity.schema, opened.identity.sequence), (schema, 1));
+        add_account(&opened.conn, 2);
+        drop(opened);
+        let opened = current(&volume.db(), restoring, &new, &Stop::default()).unwrap();
+        assert_eq!((opened.identity.schema, opened.identity.sequence), (schema + 1, 2));
+        drop(opened);
+        let ids: Vec<_> = backup::list(&volume.db()).unwrap().into_iter().map(|backup| backup.id).collect();
+        let time = backup::time(restore::last(&volume.db()).unwrap().unwrap());
+        for id in [
+            id.to_string(),
+            format!("ledger-replaced-{time}-schema{}-seq1", schema + 1),
+            format!("ledger-since-{time}-schema{schema}-seq2"),
+        ] {
+            assert!(ids.contains(&id), "{id} is not in {ids:?}");
+        }
+        assert_eq!(ids.len(), 3, "{ids:?}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::error::Problem;
+use crate::db::beside::Seen;
 
 /// How long the writer may take to answer; a probe should wait longer than this.
 const BEAT: Duration = Duration::from_secs(2);
@@ -38,6 +39,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem
 
 pub async fn version(State(app): State<Arc<App>>) -> Json<Value> {
     let about = &app.about;
+    let Seen { backups, restored } = app.beside.seen().await;
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": crate::COMMIT,
@@ -48,5 +50,8 @@ pub async fn version(State(app): State<Arc<App>>) -> Json<Value> {
         },
         "ledger": {"id": about.file.id, "sequence": app.db.status().sequence()},
         "started_at": about.started_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "uptime_seconds": app.began.elapsed().as_secs(),
+        "backups": backups,
+        "restored": restored,
     }))
 }

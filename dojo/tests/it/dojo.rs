@@ -1,6 +1,6 @@
 //! Starts the binary on a folder of its own, asks it, and never leaves one running.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,6 +15,18 @@ use tempfile::TempDir;
 pub fn schema() -> u32 {
     let toml = include_str!("../../migrations/schema.toml");
     toml.lines().find_map(|line| line.strip_prefix("current = ")).unwrap().parse().unwrap()
+}
+
+/// Says that this test cannot run here: on stderr, and as a line `TEST\tWHAT\tREMEDY` of the file that DOJO_SKIPS names.
+/// Under DOJO_REQUIRE_TOOLS it is a failure.
+pub fn skip(what: &str, remedy: &str) {
+    assert!(std::env::var_os("DOJO_REQUIRE_TOOLS").is_none(), "this test needs {what} ({remedy})");
+    eprintln!("skipped: needs {what} ({remedy})");
+    if let Some(file) = std::env::var_os("DOJO_SKIPS") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
+        let thread = std::thread::current();
+        writeln!(file, "{}\t{what}\t{remedy}", thread.name().unwrap_or("?")).unwrap();
+    }
 }
 
 pub const TOKEN: &str = "a-token-of-the-tests";
@@ -35,6 +47,14 @@ impl Volume {
         let volume = Self::fresh();
         assert_eq!(volume.run(&["init"]).code, Some(0));
         volume
+    }
+
+    /// Another one with the same files.
+    pub fn copy(&self) -> Self {
+        let copy = Self(tempfile::tempdir().unwrap());
+        let status = Command::new("cp").arg("-a").args([self.path("."), copy.path(".")]).status();
+        assert!(status.unwrap().success());
+        copy
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -73,7 +93,13 @@ impl Volume {
 
     /// The bytes of the file and of its log.
     pub fn bytes(&self) -> [Vec<u8>; 2] {
-        ["ledger.duckdb", "ledger.duckdb.wal"].map(|name| std::fs::read(self.path(name)).unwrap_or_default())
+        self.bytes_in(".")
+    }
+
+    pub fn bytes_in(&self, folder: &str) -> [Vec<u8>; 2] {
+        let folder = self.path(folder);
+        ["ledger.duckdb", "ledger.duckdb.wal"]
+            .map(|name| std::fs::read(folder.join(name)).unwrap_or_default())
     }
 
     pub fn names(&self, folder: &str) -> Vec<String> {

@@ -11,3 +11,4 @@ mod dojo;
 mod http;
 mod kill;
 mod life;
+mod restore;

@@ -184,7 +184,7 @@ fn references(m: &Manifest) -> Vec<Finding> {
     found
 }
 
-/// `DOJO_ENV` is the overlay's own, and where it counts the credentials are a mounted file.
+/// `DOJO_ENV` is the overlay's own, where it counts the credentials are a mounted file, and no version restores a backup.
 fn settings(m: &Manifest) -> Vec<Finding> {
     let fix = "see deploy/k8s/base/deployment.yaml";
     let deployed = matches!(m.role, Role::Deployed(_));
@@ -200,6 +200,10 @@ fn settings(m: &Manifest) -> Vec<Finding> {
         found.extend(wants(map, "/data/DOJO_ENV", &json!(m.name()), "set it in the overlay"));
         if deployed && map.pointer("/data/DOJO_AUTH").is_some() {
             found.push(finding(map, "/data/DOJO_AUTH", "is set", "leave it to its default, token"));
+        }
+        if map.pointer("/data/DOJO_RESTORE").is_some() {
+            let fix = "an environment's restore.env in the infra repository says it";
+            found.push(finding(map, "/data/DOJO_RESTORE", "is set", fix));
         }
     }
     found

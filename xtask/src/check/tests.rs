@@ -128,6 +128,7 @@ fn each_rule_fires_alone_on_production() {
         Break("references", claim, "/metadata/name", Some(json!("ledger"))),
         Break("settings", "ConfigMap", "/data/DOJO_ENV", Some(json!("staging"))),
         Break("settings", "ConfigMap", "/data/DOJO_AUTH", Some(json!("none"))),
+        Break("settings", "ConfigMap", "/data/DOJO_RESTORE", Some(json!("ledger-schema1-seq3"))),
     ];
     for break_ in &breaks {
         let mut objects = good.clone();

@@ -160,6 +160,7 @@ fn manifests(
         path: "deploy/k8s/overlays/production/kustomization.yaml",
         image: &pipeline.image,
         source: None,
+        comment: false,
     };
     let pin = Pin { git_ref: None, tag: Some(version.to_string()), digest: Some(digest.clone()) };
     std::fs::write(&path, kustomization::write(&text, &target, &pin)?)?;

@@ -80,13 +80,14 @@ impl Sources {
             Some(commit) => self.project.list(commit, "dojo/migrations")?,
             None => Vec::new(),
         };
+        let unseen = observed.report().is_none() || asked.restore.is_some();
         let mut facts = Facts {
             verb: asked.verb,
             environment: environment.clone(),
             restore: asked.restore.as_ref().map(|id| restore(id, &from.restore, &history, &observed)),
             tagged_before: tagged_before(&to, &history),
             bad_since: bad_since(&to.digest, &history),
-            past: self.past(&history),
+            past: self.past(&history, unseen),
             released: Vec::new(),
             migrations: migrations.into_iter().filter(|name| name.ends_with(".sql")).collect(),
             told_schema: asked.file_schema.filter(|_| observed.report().is_none() || asked.restore.is_some()),
@@ -104,16 +105,17 @@ impl Sources {
         Ok(facts)
     }
 
-    /// The earlier pins with the schema of their images: by the registry's label, else by the commit's trailer.
-    fn past(&self, history: &[Change]) -> Vec<Past> {
+    /// The earlier pins with the schema of their images: by the commit's trailer, else, while the file is
+    /// `unseen`, by the registry's label.
+    fn past(&self, history: &[Change], unseen: bool) -> Vec<Past> {
         let pinned = history.iter().filter(|change| !change.pin.as_ref().is_some_and(Pin::is_nothing));
         let past = pinned.map(|change| {
             let digest = change.pin.as_ref().and_then(|pin| pin.digest.as_ref());
             let of_digest = change.trailers.schema.filter(|_| change.trailers.digest.as_ref() == digest);
             let label = || self.registry.labels(digest?).map(|labels| labels.schema).ok();
             Past {
-                schema: of_digest.or_else(label),
-                seen: change.trailers.seen.as_ref().map(|seen| seen.schema),
+                schema: if unseen { of_digest.or_else(label) } else { of_digest },
+                seen: change.trailers.seen.clone(),
             }
         });
         past.collect()

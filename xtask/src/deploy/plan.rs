@@ -78,12 +78,12 @@ pub struct Before {
 }
 
 /// An earlier pin of the environment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Past {
     /// Of its image; `None` where neither commit nor registry tells it.
     pub schema: Option<Schema>,
     /// Of the data file, when the pin was made; `None` if the service did not answer then.
-    pub seen: Option<Schema>,
+    pub seen: Option<Seen>,
 }
 
 /// A backup that is to be restored.

@@ -4,7 +4,7 @@
 use fastrand::Rng;
 use serde_yaml::Value;
 
-use super::tests::{IMAGE, SOURCE, digest, target};
+use super::tests::{COMMIT, Case, Expected, IMAGE, SOURCE, digest};
 use super::{Pin, write};
 
 /// The text before and after, grown together.
@@ -31,6 +31,8 @@ struct Maker {
     eol: &'static str,
     texts: Texts,
     pin: Pin,
+    /// Versions are noted behind commits.
+    comment: bool,
 }
 
 const WORDS: [&str; 8] = ["über", "北京", "a: b", "# x", "newTag: v0.1.0", "'quoted'", "digest", "🚀"];
@@ -103,10 +105,14 @@ impl Maker {
         let indent = self.one_of(&["", "  ", "    "]);
         self.texts.keep("resources:");
         self.finish_line();
-        for _ in 0..=self.rng.usize(..3) {
+        // Each folder once: kustomize takes no object twice.
+        let mut paths = ["", "//deploy", ".git//deploy/k8s", "/x"];
+        self.rng.shuffle(&mut paths);
+        let mut others = ["../base", "github.com/other/dojo//x?ref=v0.1.0", "\"a b\""];
+        self.rng.shuffle(&mut others);
+        for (path, other) in paths.into_iter().zip(others).take(1 + self.rng.usize(..3)) {
             self.between(indent);
             let prefix = self.one_of(&["", "https://", "ssh://git@", "git::https://"]);
-            let path = self.one_of(&["", "//deploy", ".git//deploy/k8s", "/deploy"]);
             let more = self.one_of(&["", "&timeout=90s", "&submodules=false"]);
             let less = self.one_of(&["", "timeout=90s&"]);
             let url = |git_ref: &str| format!("{prefix}{SOURCE}{path}?{less}ref={git_ref}{more}");
@@ -114,13 +120,30 @@ impl Maker {
             let (old, new) = self.value(&url("v0.1.0"), &url(&new), false);
             self.texts.keep(&format!("{indent}- "));
             self.texts.change(&old, &new);
-            self.finish_line();
+            if self.comment {
+                self.note();
+            } else {
+                self.finish_line();
+            }
             if self.rng.bool() {
-                let other = self.one_of(&["../base", "github.com/other/dojo//x?ref=v0.1.0", "\"a b\""]);
                 self.texts.keep(&format!("{indent}- {other}"));
                 self.finish_line();
             }
         }
+    }
+
+    /// Behind an address: nothing, the version that was noted, or a person's comment.
+    fn note(&mut self) {
+        let version = match (self.pin.git_ref.as_deref(), self.pin.tag.as_deref()) {
+            (Some(COMMIT), Some("v0.2.0")) => " # v0.2.0",
+            _ => "",
+        };
+        match self.rng.u8(..3) {
+            0 if self.pin.git_ref.is_some() => self.texts.change(" # v0.1.0", version),
+            1 => self.texts.keep(" # v0.1.0, see the wiki"),
+            _ => self.texts.change("", version),
+        }
+        self.break_line();
     }
 
     /// The image's entry as a block.
@@ -250,7 +273,7 @@ impl Maker {
     fn rest(&mut self) {
         let texts = [
             "namespace: dojo-prod",
-            "patches:|- patch: |-|    images:|    - name: ghcr.io/blogle/dojo|      newTag: v0.1.0|  target: {kind: Ingress}",
+            "configMapGenerator:|- name: a|  literals:|  - |-|    images=images:|    - name: ghcr.io/blogle/dojo|      newTag: v0.1.0",
             "labels:|- pairs: {a: 'b', \"c\": d} # c",
             "commonAnnotations: &notes|  note: \"newTag: v0.1.0\"",
             "# digest: sha256:abc",
@@ -258,21 +281,22 @@ impl Maker {
         ];
         let text = self.one_of(&texts).replace('|', self.eol);
         // A block scalar's indicator is the one bar that is meant.
-        self.texts.keep(&text.replace(&format!("patch: {}-", self.eol), "patch: |-"));
+        self.texts.keep(&text.replace(&format!("  - {}-", self.eol), "  - |-"));
         self.finish_line();
     }
 }
 
-fn generate(seed: u64) -> (Texts, Pin) {
+pub fn generate(seed: u64) -> Case {
     let mut rng = Rng::with_seed(seed);
     let some = |rng: &mut Rng, of: &[&str]| (rng.u8(..5) > 0).then(|| of[rng.usize(..of.len())].to_owned());
     let pin = Pin {
-        git_ref: some(&mut rng, &["v0.2.0", "0123456789abcdef0123456789abcdef01234567", "release/0.2"]),
+        git_ref: some(&mut rng, &["v0.2.0", COMMIT, "release/0.2"]),
         tag: some(&mut rng, &["v0.2.0", "sha-0123456789ab", "1.10"]),
         digest: rng.bool().then(|| digest('b')),
     };
     let eol = if rng.u8(..4) == 0 { "\r\n" } else { "\n" };
-    let mut maker = Maker { rng, eol, texts: Texts::default(), pin };
+    let comment = rng.bool();
+    let mut maker = Maker { rng, eol, texts: Texts::default(), pin, comment };
     if maker.rng.u8(..8) == 0 {
         maker.texts.keep("\u{feff}");
     }
@@ -289,19 +313,29 @@ fn generate(seed: u64) -> (Texts, Pin) {
         maker.between("");
     }
     maker.rest();
-    (maker.texts, maker.pin)
+    Case {
+        name: format!("seed {seed}"),
+        before: maker.texts.before,
+        pin: maker.pin,
+        image: IMAGE.to_owned(),
+        source: Some(SOURCE),
+        comment,
+        expected: Expected::Text(maker.texts.after),
+    }
 }
 
 #[test]
 fn generated_files_change_in_nothing_but_the_pin() {
-    let mut changed = 0;
+    let (mut changed, mut noted) = (0, 0);
     for seed in 0..4_000 {
-        let (texts, pin) = generate(seed);
-        let Texts { before, after } = texts;
-        let found = write(&before, &target(Some(SOURCE)), &pin)
-            .unwrap_or_else(|fault| panic!("seed {seed}: {fault}\n{before}"));
-        assert_eq!(found, after, "seed {seed}, {pin:?}, of:\n{before}");
-        changed += usize::from(found != before);
+        let case = generate(seed);
+        let Case { name, before, pin, expected, .. } = &case;
+        let Expected::Text(after) = expected else { panic!("{name}") };
+        let found =
+            write(before, &case.target(), pin).unwrap_or_else(|fault| panic!("{name}: {fault}\n{before}"));
+        assert_eq!(found, *after, "{name}, {pin:?}, of:\n{before}");
+        changed += usize::from(found != *before);
+        noted += usize::from(found.lines().any(|line| line.contains(COMMIT) && line.ends_with(" # v0.2.0")));
         let value: Value = serde_yaml::from_str(found.trim_start_matches('\u{feff}')).unwrap();
         let entries = value["images"].as_sequence().unwrap();
         let entry = entries.iter().find(|entry| entry["name"] == *IMAGE).unwrap();
@@ -309,9 +343,10 @@ fn generated_files_change_in_nothing_but_the_pin() {
             entry.get("digest").and_then(Value::as_str),
             pin.digest.as_ref().map(super::Digest::as_str)
         );
-        if let Some(tag) = pin.tag {
-            assert_eq!(entry["newTag"], *tag.as_str(), "seed {seed}");
+        if let Some(tag) = &pin.tag {
+            assert_eq!(entry["newTag"], *tag.as_str(), "{name}");
         }
     }
     assert!(changed > 3_500, "only {changed} files were changed at all");
+    assert!(noted > 100, "only {noted} files note a version");
 }

@@ -35,6 +35,9 @@ pub fn classify(url: &str, source: &str) -> Remote {
     if matches!(folder, "raw" | "releases" | "archive" | "blob" | "tree") {
         return Remote::Unclear("a web page's address carries its ref in the path");
     }
+    if address.contains('#') {
+        return Remote::Unclear("it has a fragment");
+    }
     match reference(query) {
         Ok(range) => Remote::Pinned(range.map(|r| r.start + address.len()..r.end + address.len())),
         Err(why) => Remote::Unclear(why),
@@ -171,6 +174,7 @@ mod tests {
             "github.com/blogle/dojo//x?%72ef=v1",
             "github.com/blogle/dojo//x?ref=v1;x=1",
             "github.com/blogle/dojo//x?ref=v1#frag",
+            "github.com/blogle/dojo//x#frag?ref=v1",
             "https://github.com/blogle/dojo/releases/download/v1/install.yaml",
             "https://raw.githubusercontent.com/blogle/dojo/v1/install.yaml",
         ];

@@ -16,6 +16,7 @@ pub const REMOTES: [&str; 6] =
 const ENTRY: [&str; 5] = ["name", "newName", TAG, DIGEST, "tagSuffix"];
 
 pub type Field = (Node, Node);
+type Address<'t> = (&'t str, Option<Range<usize>>);
 
 /// The image's entry, and the remote resources of its source.
 #[derive(Debug)]
@@ -33,6 +34,15 @@ pub struct Pinned<'t> {
     pub url: &'t str,
     /// Where the ref stands in the file; `None` if the URL names none.
     pub git_ref: Option<Range<usize>>,
+    /// It stands in a list in brackets.
+    pub flow: bool,
+}
+
+impl Pinned<'_> {
+    /// It is written in brackets without quotes, where YAML 1.1, which kustomize reads, allows no question mark.
+    pub fn bare(&self) -> bool {
+        self.flow && matches!(self.node.kind, Kind::Scalar { style: Style::Plain, .. })
+    }
 }
 
 impl Site<'_> {
@@ -216,13 +226,14 @@ impl Finder<'_> {
                 self.settled(list, name)?;
             }
             let Kind::Sequence(items) = &list.kind else { continue };
+            let flow = self.text[list.span.start..].starts_with('[');
             for item in items {
                 if matches!(item.kind, Kind::Alias) {
                     self.settled(item, &format!("an entry of {name}"))?;
                 }
-                if let Some(pinned) = self.remote(item, source)? {
+                if let Some((url, git_ref)) = self.remote(item, source)? {
                     self.settled(list, name)?;
-                    found.push(pinned);
+                    found.push(Pinned { node: item, url, git_ref, flow });
                 }
             }
         }
@@ -230,10 +241,12 @@ impl Finder<'_> {
             let message = format!("no resource comes from {source}");
             return Err(self.refused(1, message).help(format!("add one: {source}//FOLDER?ref=…")));
         }
+        found.sort_by_key(|pinned| pinned.node.span.start);
         Ok(found)
     }
 
-    fn remote<'t>(&self, node: &'t Node, source: &str) -> Result<Option<Pinned<'t>>, Fault> {
+    /// The address and where its ref stands, if it is one of the source.
+    fn remote<'t>(&self, node: &'t Node, source: &str) -> Result<Option<Address<'t>>, Fault> {
         let Kind::Scalar { text: url, style } = &node.kind else { return Ok(None) };
         let range = match remote::classify(url, source) {
             Remote::Other => return Ok(None),
@@ -254,7 +267,7 @@ impl Finder<'_> {
             return Err(self.refused(node.line, message).help("write it on one line"));
         }
         let git_ref = range.map(|range| range.start + start..range.end + start);
-        Ok(Some(Pinned { node, url, git_ref }))
+        Ok(Some((url, git_ref)))
     }
 }
 

@@ -7,8 +7,16 @@ pub struct Case {
     pub name: String,
     pub before: String,
     pub pin: Pin,
+    pub image: String,
     pub source: Option<&'static str>,
+    pub comment: bool,
     pub expected: Expected,
+}
+
+impl Case {
+    pub fn target(&self) -> Target<'_> {
+        Target { image: &self.image, comment: self.comment, ..target(self.source) }
+    }
 }
 
 pub enum Expected {
@@ -18,14 +26,16 @@ pub enum Expected {
 
 pub const IMAGE: &str = "ghcr.io/blogle/dojo";
 pub const SOURCE: &str = "github.com/blogle/dojo";
-const PATH: &str = "dojo/production/kustomization.yaml";
+/// A commit of the source.
+pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub const PATH: &str = "dojo/production/kustomization.yaml";
 
 pub fn digest(letter: char) -> Digest {
     format!("sha256:{}", letter.to_ascii_lowercase().to_string().repeat(64)).parse().unwrap()
 }
 
 pub fn target(source: Option<&str>) -> Target<'_> {
-    Target { path: PATH, image: IMAGE, source }
+    Target { path: PATH, image: IMAGE, source, comment: false }
 }
 
 fn unescape(text: &str) -> String {
@@ -36,6 +46,7 @@ fn unescape(text: &str) -> String {
         let word = part.trim_end_matches(|c: char| !c.is_alphanumeric());
         let full = match (index, word) {
             (1.., "A" | "B") => digest(word.chars().next().unwrap()).to_string(),
+            (1.., "C") => COMMIT.to_owned(),
             _ => word.to_owned(),
         };
         result += &full;
@@ -52,7 +63,8 @@ pub fn corpus() -> Vec<Case> {
         let (name, options) = head.split_once(" (").unwrap_or((head, ")"));
         let option = |key: &str, default: &str| {
             let given = options.trim_end_matches(')').split_whitespace().find_map(|o| o.strip_prefix(key));
-            Some(given.unwrap_or(default).replace('␣', " ")).filter(|value| value != "-")
+            let given = given.unwrap_or(default).replace('␣', " ").replace('C', COMMIT);
+            Some(given).filter(|value| value != "-")
         };
         let body = |text: &str| unescape(&format!("{text}\n"));
         let before = body(before);
@@ -74,7 +86,9 @@ pub fn corpus() -> Vec<Case> {
                 tag: option("tag=", "v0.2.0"),
                 digest: option("digest=", "B").map(|letter| digest(letter.chars().next().unwrap())),
             },
+            image: option("image=", IMAGE).unwrap(),
             source: option("source=", "yes").map(|_| SOURCE),
+            comment: option("comment=", "-").is_some(),
             expected,
         });
     }
@@ -84,20 +98,15 @@ pub fn corpus() -> Vec<Case> {
 #[test]
 fn the_corpus_becomes_exactly_what_it_says() {
     let cases = corpus();
-    assert!(cases.len() >= 60, "only {} cases were read", cases.len());
+    assert!(cases.len() >= 180, "only {} cases were read", cases.len());
     let mut wrong = Vec::new();
     for case in &cases {
-        let found = write(&case.before, &target(case.source), &case.pin);
+        let found = write(&case.before, &case.target(), &case.pin);
         match (&case.expected, found) {
             (Expected::Text(text), Ok(found)) if *text == found => {
                 // Once more changes nothing, and the pin reads back.
-                assert_eq!(
-                    write(&found, &target(case.source), &case.pin).as_ref(),
-                    Ok(&found),
-                    "{}",
-                    case.name
-                );
-                let pin = read(&found, &target(case.source)).unwrap();
+                assert_eq!(write(&found, &case.target(), &case.pin).as_ref(), Ok(&found), "{}", case.name);
+                let pin = read(&found, &case.target()).unwrap();
                 assert_eq!(pin.digest, case.pin.digest, "{}", case.name);
             }
             (Expected::Refused { line, words }, Err(fault)) => {
@@ -120,18 +129,20 @@ fn what_is_read_is_what_kustomize_would_use() {
     let file = |resources: &str, entry: &str| {
         format!("resources: [{resources}]\nimages:\n- {{name: {IMAGE}, {entry}}}\n")
     };
-    let r1 = "github.com/blogle/dojo//x?ref=v0.1.0";
+    let r1 = "'github.com/blogle/dojo//x?ref=v0.1.0'";
     let pin = read(&file(r1, &format!("newTag: v0.1.0, digest: '{}'", digest('a')))).unwrap();
     let whole = Pin { git_ref: Some("v0.1.0".into()), tag: Some("v0.1.0".into()), digest: Some(digest('a')) };
     assert_eq!(pin, whole);
     assert_eq!(read(&file("github.com/blogle/dojo//x", "newTag: ")).unwrap(), Pin::default());
-    assert_eq!(read(&file("github.com/blogle/dojo//x?ref=", "newTag: ''")).unwrap(), Pin::default());
+    assert_eq!(read(&file("'github.com/blogle/dojo//x?ref='", "newTag: ''")).unwrap(), Pin::default());
     let refusal = |resources: &str, entry: &str| read(&file(resources, entry)).unwrap_err().to_string();
     for number in ["1.10", "0123456", "12e5", "on", "1_000"] {
         assert!(refusal(r1, &format!("newTag: {number}")).contains("quote it"), "{number}");
     }
     assert!(refusal(r1, "digest: sha256:abc").contains("not a digest"));
-    let two = format!("{r1}, github.com/blogle/dojo//y?ref=v0.0.9");
+    assert!(refusal(r1, &format!("newTag: 'v1@{}'", digest('a'))).contains("newTag is no image tag"));
+    assert!(refusal(r1.trim_matches('\''), "newTag: v1").contains("put the address in quotes"));
+    let two = format!("{r1}, 'github.com/blogle/dojo//y?ref=v0.0.9'");
     assert!(refusal(&two, "newTag: v0.1.0").contains("ref v0.0.9 here, but ref v0.1.0"));
     let unpinned = format!("{r1}, github.com/blogle/dojo//y");
     assert!(refusal(&unpinned, "newTag: v0.1.0").contains("no ref here, but ref v0.1.0"));
@@ -159,7 +170,7 @@ fn large_and_deep_files_are_no_trouble() {
 fn no_prefix_of_a_file_makes_it_panic() {
     for case in corpus() {
         for (end, _) in case.before.char_indices() {
-            let _ = write(&case.before[..end], &target(case.source), &case.pin);
+            let _ = write(&case.before[..end], &case.target(), &case.pin);
         }
     }
 }

@@ -41,8 +41,16 @@ pub enum Style {
 pub struct Tree {
     /// `None` if the text holds nothing but comments.
     pub root: Option<Node>,
-    /// The text of every comment, in order.
-    pub comments: Vec<String>,
+    /// In the text's order.
+    pub comments: Vec<Comment>,
+}
+
+#[derive(Debug)]
+pub struct Comment {
+    /// The byte of its `#`.
+    pub start: usize,
+    /// What stands behind the `#`.
+    pub text: String,
 }
 
 /// What keeps a text from being a tree, and the line.
@@ -54,6 +62,7 @@ pub struct Trouble {
 
 /// Reads one document. The parser bounds the nesting (255 levels), so that no text overflows the stack.
 pub fn parse(text: &str) -> Result<Tree, Trouble> {
+    one_kind_of_line(text)?;
     let mut tree = Tree { root: None, comments: Vec::new() };
     // The collections that are open, outermost first; a mapping's keys and values alternate.
     let mut open: Vec<(Node, Vec<Node>)> = Vec::new();
@@ -66,7 +75,8 @@ pub fn parse(text: &str) -> Result<Tree, Trouble> {
         })?;
         let done = match event {
             Event::Comment(comment, _) => {
-                tree.comments.push(comment.into_owned());
+                let start = bytes(&span)?.start;
+                tree.comments.push(Comment { start, text: comment.into_owned() });
                 continue;
             }
             Event::DocumentStart(..) => {
@@ -107,13 +117,30 @@ pub fn parse(text: &str) -> Result<Tree, Trouble> {
     Ok(tree)
 }
 
+/// YAML 1.1, which kustomize reads, ends a line at these characters, and a comment with it; YAML 1.2 does not.
+fn one_kind_of_line(text: &str) -> Result<(), Trouble> {
+    let Some((at, found)) =
+        text.char_indices().find(|(_, c)| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}'))
+    else {
+        return Ok(());
+    };
+    let line = text[..at].matches('\n').count() + 1;
+    Err(Trouble {
+        line,
+        message: format!("U+{:04X} ends a line to some YAML parsers only", u32::from(found)),
+    })
+}
+
 fn node(span: &Span, kind: Kind, anchor: usize, tag: Option<&granit_parser::Tag>) -> Result<Node, Trouble> {
-    let line = span.start.line();
-    let span = span
-        .byte_range()
-        .ok_or_else(|| Trouble { line, message: "the parser lost its place in the text".into() })?;
     let tagged = tag.is_some_and(|tag| !tag.is_yaml_core_schema_tag("str"));
-    Ok(Node { kind, span, line, anchored: anchor != 0, tagged })
+    Ok(Node { kind, span: bytes(span)?, line: span.start.line(), anchored: anchor != 0, tagged })
+}
+
+fn bytes(span: &Span) -> Result<Range<usize>, Trouble> {
+    span.byte_range().ok_or_else(|| Trouble {
+        line: span.start.line(),
+        message: "the parser lost its place in the text".into(),
+    })
 }
 
 fn close(mut node: Node, children: Vec<Node>, end: &Span) -> Node {
@@ -141,6 +168,13 @@ impl From<ScalarStyle> for Style {
             ScalarStyle::DoubleQuoted => Self::Double,
             ScalarStyle::Literal | ScalarStyle::Folded => Self::Block,
         }
+    }
+}
+
+impl Tree {
+    /// The text of every comment.
+    pub fn comments(&self) -> impl Iterator<Item = &str> {
+        self.comments.iter().map(|comment| comment.text.as_str())
     }
 }
 
@@ -184,7 +218,12 @@ mod tests {
         let mut found = Vec::new();
         scalars(text, tree.root.as_ref().unwrap(), &mut found);
         assert_eq!(found, ["ä", "'é'", "b", "c", "\"x\"", "d", "y", "e", "", "f", "plain text", "z", "*a"]);
-        assert_eq!(tree.comments, [" ü", " c"]);
+        assert_eq!(tree.comments().collect::<Vec<_>>(), [" ü", " c"]);
+        assert!(
+            tree.comments
+                .iter()
+                .all(|comment| text[comment.start..].starts_with(&format!("#{}", comment.text)))
+        );
     }
 
     #[test]

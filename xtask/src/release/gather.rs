@@ -332,7 +332,8 @@ impl Sources {
                 .with_context(|| Fault::refused(format!("{path} is not in the repository")))
         };
         let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-        let overlay = Target { path: PRODUCTION_OVERLAY, image: &self.pipeline.image, source: None };
+        let overlay =
+            Target { path: PRODUCTION_OVERLAY, image: &self.pipeline.image, source: None, comment: false };
         let pin = Pin { git_ref: None, tag: Some(version.to_string()), digest: None };
         let mut notes = text("CHANGELOG.md")?;
         let mut drafted = None;

@@ -216,7 +216,7 @@ pub fn ended(code: i32, args: &[&str], output: &Output) -> String {
 fn release_all(project: &Project) -> Vec<Image> {
     let deploy = repository().join("deploy/k8s");
     project.run("cp", &["-R", deploy.to_str().unwrap(), project.path("deploy").to_str().unwrap()]);
-    let mut changelog = String::new();
+    let (mut changelog, mut was) = (String::new(), VERSIONS[0].0.to_owned());
     let mut release = |name: String, (version, schema): (&str, u32)| {
         let base = fs::read_to_string(deploy.join("base/kustomization.yaml")).unwrap();
         let literal = "      - DOJO_LOG_LEVEL=info\n";
@@ -224,6 +224,11 @@ fn release_all(project: &Project) -> Vec<Image> {
         let marked = base.replace(literal, &format!("{literal}      - DOJO_MANIFESTS={name}\n"));
         let write = |name: &str, text: &str| fs::write(project.path(name), text).unwrap();
         write("deploy/k8s/base/kustomization.yaml", &marked);
+        for name in ["Cargo.toml", "Cargo.lock"] {
+            let text = fs::read_to_string(project.path(name)).unwrap();
+            write(name, &text.replace(&was, version));
+        }
+        version.clone_into(&mut was);
         write("dojo/migrations/schema.toml", &format!("current = {schema}\noldest_binary = {schema}\n"));
         (1..=schema).for_each(|number| {
             write(&format!("dojo/migrations/{number:04}_step.sql"), &format!("-- oldest_binary: {number}\n"));

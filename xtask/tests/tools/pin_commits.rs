@@ -3,11 +3,12 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::HashMap;
+use std::fmt;
 
 use crate::environments::{Environments, NAMES, Pin, path};
 
 /// One environment's change of pin, whole, on top of what it says that it changed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PinCommit {
     pub id: String,
     pub environment: String,
@@ -20,15 +21,23 @@ pub struct PinCommit {
     pub text: String,
 }
 
+impl fmt::Debug for PinCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, environment, from, to, by, .. } = self;
+        write!(f, "{id} by {by}: {environment} {from} -> {to}")
+    }
+}
+
 /// The commits that came to the branch after `since`, oldest first. Fails unless the branch only went forward, one commit
-/// on the other, and each is one environment's whole change of pin from what its parent had: so none undid another's.
+/// on the other, and each is one environment's whole change of pin from what its parent had: so none undid another's. Commits that
+/// hold an environment are left out.
 pub fn after(stage: &Environments, since: &str) -> Vec<PinCommit> {
     stage.infra.git(&["merge-base", "--is-ancestor", since, "main"]);
     let format = "--format=%H%x1f%P%x1f%s%x1f%(trailers:only,unfold)%x1e";
     let log = stage.infra.git(&["log", "--reverse", format, &format!("{since}..main")]);
     let mut parent = since.to_owned();
     let commits = log.split('\u{1e}').map(str::trim).filter(|entry| !entry.is_empty());
-    let commits = commits.map(|entry| {
+    let commits = commits.filter_map(|entry| {
         let fields: Vec<_> = entry.split('\u{1f}').collect();
         let [id, parents, subject, trailers] = fields[..] else { panic!("{entry}") };
         assert_eq!(parents, parent, "{id} does not stand on the branch's commit before it");
@@ -39,8 +48,16 @@ pub fn after(stage: &Environments, since: &str) -> Vec<PinCommit> {
     commits.collect()
 }
 
-fn check(stage: &Environments, (id, parent): (&str, &str), subject: &str, trailers: &str) -> PinCommit {
+fn check(
+    stage: &Environments,
+    (id, parent): (&str, &str),
+    subject: &str,
+    trailers: &str,
+) -> Option<PinCommit> {
     let files = stage.infra.git(&["diff-tree", "--no-commit-id", "--name-only", "-r", id]);
+    if NAMES.iter().any(|name| files == format!("dojo/{name}/HOLD")) {
+        return None;
+    }
     let changed = NAMES.iter().find(|name| path(name) == files);
     let environment = changed.unwrap_or_else(|| panic!("{id} ({subject}) changes {files:?}"));
     let text = |commit: &str| stage.infra.git(&["show", &format!("{commit}:{files}")]);
@@ -62,7 +79,7 @@ fn check(stage: &Environments, (id, parent): (&str, &str), subject: &str, traile
     let expected = [*environment, &from, &to, &image.digest, &schema];
     assert_eq!(told.map(|key| trailers.get(key).copied()), expected.map(Some), "{id} ({subject})");
     let by = trailers["Pin-By"].split(" <").next().unwrap().to_owned();
-    PinCommit { id: id.to_owned(), environment: (*environment).to_owned(), from, to, by, text: after }
+    Some(PinCommit { id: id.to_owned(), environment: (*environment).to_owned(), from, to, by, text: after })
 }
 
 /// All but the lines of the pin.

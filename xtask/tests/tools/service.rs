@@ -1,5 +1,5 @@
 //! The service of one environment, as a controller brings it about: at each request it runs what the infra repository's
-//! branch pins then. Its data file has the highest schema that it ever ran.
+//! branch pins then. An image migrates the data file when it starts, and no image takes it back.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
@@ -24,13 +24,15 @@ struct State {
     silent: bool,
     /// The schema of the data file; 0 while there is none.
     file: u32,
+    /// The digest of what was started last.
+    started: String,
     /// Put over what `/version` answers.
     fields: Map<String, Value>,
 }
 
 impl Service {
     pub fn start(environment: &str, infra: PathBuf, images: Vec<Image>) -> Self {
-        let state = State { ready: true, silent: false, file: 0, fields: Map::new() };
+        let state = State { ready: true, silent: false, file: 0, started: String::new(), fields: Map::new() };
         let state = Arc::new(Mutex::new(state));
         let (shared, name) = (Arc::clone(&state), environment.to_owned());
         let server = Server::start(move |request| {
@@ -73,7 +75,10 @@ fn answer(path: &str, running: Option<&Image>, environment: &str, state: &mut St
     let Some(image) = running.filter(|_| !state.silent) else {
         return Answer::new(503).body("nothing runs here");
     };
-    state.file = state.file.max(image.schema);
+    if state.started != image.digest {
+        state.started.clone_from(&image.digest);
+        state.file = state.file.max(image.schema);
+    }
     match path {
         "/version" => {
             let mut body = json!({

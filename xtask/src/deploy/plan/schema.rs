@@ -3,7 +3,7 @@
 
 use super::{Facts, Past, Restore, Verb};
 use crate::image::Schema;
-use crate::report::Observed;
+use crate::report::{Ledger, Observed};
 use crate::version::Version;
 
 /// What is known of the file that the image will open.
@@ -49,8 +49,9 @@ fn file(facts: &Facts) -> File {
 
 /// A schema by its number: which binaries it admits is the same in all images that have it.
 fn known(past: &[Past], number: u32) -> Schema {
-    let all = past.iter().flat_map(|past| [past.schema, past.seen]).flatten();
-    let found = all.into_iter().find(|schema| schema.current == number);
+    let mut all =
+        past.iter().flat_map(|past| [past.schema, past.seen.as_ref().map(|seen| seen.schema)]).flatten();
+    let found = all.find(|schema| schema.current == number);
     found.unwrap_or(Schema { current: number, oldest_binary: number })
 }
 
@@ -64,8 +65,8 @@ fn between(past: &[Past]) -> File {
             break;
         }
         if let Some(seen) = seen {
-            low = Some(seen.current);
-            schemas.push(Some(*seen));
+            low = Some(seen.schema.current);
+            schemas.push(Some(seen.schema));
         }
     }
     let all: Option<Vec<_>> = schemas.into_iter().collect();
@@ -84,6 +85,7 @@ pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
                 "ledger {}, sequence {}, schema {file}",
                 version.ledger.id, version.ledger.sequence
             ));
+            notes.extend(another_ledger(facts, &version.ledger));
             None
         }
         Observed::Silent(why) => Some(why.as_str()),
@@ -149,6 +151,21 @@ pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
     }
 }
 
+/// What is wrong with a ledger that was seen before: another volume, or a tail that was lost.
+fn another_ledger(facts: &Facts, now: &Ledger) -> Option<String> {
+    let seen = facts.past.iter().find_map(|past| past.seen.as_ref())?;
+    if seen.ledger != now.id {
+        return Some(format!("take care: until now the ledger was {}; is it the right volume?", seen.ledger));
+    }
+    let back = seen.sequence > now.sequence && facts.from.restore.is_none();
+    back.then(|| {
+        format!(
+            "take care: the ledger was at sequence {} before, and was not restored by this tool",
+            seen.sequence
+        )
+    })
+}
+
 impl File {
     fn range(&self) -> String {
         match self {
@@ -164,34 +181,39 @@ impl File {
     }
 }
 
+/// In the id of what a restore put aside, which is no backup that anybody made.
+const REPLACED: &str = "-replaced-";
+
 /// What a person can do instead of a downgrade.
 fn way_out(facts: &Facts, file: &File) -> String {
+    let name = &facts.environment.name;
+    let safe = facts.released.iter().filter(|(_, schema)| file.admits(*schema)).map(|(version, _)| version);
     // A rollback flees from what is pinned.
-    let leaves =
-        |version: &Version| facts.verb == Verb::Rollback && version.to_string() == facts.from.pin.name();
-    let safe = facts.released.iter().filter(|(version, schema)| file.admits(*schema) && !leaves(version));
-    let safe = safe.map(|(version, _)| version).max().map_or_else(
-        || "no other released version is known to open it: fix forward with a new release".to_owned(),
-        |version| {
-            let name = &facts.environment.name;
-            match facts.verb {
-                Verb::Rollback => {
-                    format!("newest safe version: {version} (cargo xtask rollback {name} --to {version})")
-                }
-                Verb::Promote => {
-                    format!("newest safe version: {version} (cargo xtask promote {name} {version})")
-                }
-            }
-        },
-    );
+    let is_pinned = |version: &Version| version.to_string() == facts.from.pin.name();
+    let (pinned, others): (Vec<_>, Vec<_>) = safe.partition(|version| is_pinned(version));
+    let safe = match (others.into_iter().max(), pinned.first(), facts.verb) {
+        (Some(version), _, Verb::Rollback) => {
+            format!("newest safe version: {version} (cargo xtask rollback {name} --to {version})")
+        }
+        (Some(version), _, Verb::Promote) => {
+            format!("newest safe version: {version} (cargo xtask promote {name} {version})")
+        }
+        (None, Some(version), _) => {
+            format!("newest safe version: {version}, which is pinned now; fix forward with a new release")
+        }
+        (None, None, _) => {
+            "no released version is known to open it: fix forward with a new release".to_owned()
+        }
+    };
     if facts.restore.is_some() {
         return safe;
     }
     let schema = facts.to.schema.current;
-    let name = &facts.environment.name;
     let to = &facts.to.name;
     let backups = facts.observed.report().and_then(|report| report.version.backups.as_ref());
-    let fitting = backups.and_then(|backups| backups.iter().find(|backup| backup.schema <= schema));
+    let fitting = backups.and_then(|backups| {
+        backups.iter().find(|backup| backup.schema <= schema && !backup.id.contains(REPLACED))
+    });
     let id = fitting.map_or_else(|| format!("ledger-schema{schema}-seq…"), |backup| backup.id.clone());
     format!(
         "{safe}\n      or lose what was written since a backup: cargo xtask rollback {name} --to {to} --restore {id}"

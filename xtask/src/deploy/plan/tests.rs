@@ -130,8 +130,8 @@ fn an_unknown_file_is_never_guessed_to_be_old() {
 #[test]
 fn a_file_that_nobody_sees_lies_between_what_was_seen_and_the_highest_since() {
     let seen = |pinned: u32, seen: u32| {
-        let seen = Schema { current: seen, oldest_binary: seen };
-        Past { seen: Some(seen), ..past(pinned) }
+        let schema = Schema { current: seen, oldest_binary: seen };
+        Past { seen: Some(Seen { schema, ledger: "7f3a".into(), sequence: 42 }), ..past(pinned) }
     };
     let base = |to: u32, past| Facts { past, ..facts(Verb::Rollback, candidate("v0.2.0", to), silent()) };
     // Seen at 2 when 3 was pinned; what was pinned long before says nothing more.
@@ -336,4 +336,19 @@ fn a_restore_of_the_same_pin_is_a_change_once() {
     // Without a word of a restore, the one that is asked for stays while the pin does.
     facts.restore = None;
     assert!(!plan(&facts).unwrap().change);
+}
+
+#[test]
+fn another_volume_and_a_lost_tail_are_seen() {
+    let schema = Schema { current: 2, oldest_binary: 2 };
+    let told = |ledger: &str, sequence| {
+        let seen = Some(Seen { schema, ledger: ledger.into(), sequence });
+        let past = vec![Past { seen, ..past(2) }];
+        plan(&Facts { past, ..facts(Verb::Rollback, candidate("v0.2.0", 2), reports(2, 2)) })
+            .unwrap()
+            .to_string()
+    };
+    assert!(told("beef", 1).contains("take care: until now the ledger was beef; is it the right volume?"));
+    assert!(told("7f3a", 43).contains("take care: the ledger was at sequence 43 before"));
+    assert!(!told("7f3a", 42).contains("take care"));
 }
