@@ -21,7 +21,9 @@ mod apply;
 mod gather;
 mod plan;
 mod practice;
+mod pull;
 mod render;
+mod verify;
 use gather::{Asked, Sources};
 use plan::{Facts, Plan, Verb};
 use render::Rendering;
@@ -30,7 +32,10 @@ use render::Rendering;
 const TRIES: usize = 5;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:
   cargo xtask promote staging              the newest that staging accepts
   cargo xtask promote staging sha-0123456789ab
   cargo xtask promote production           what staging runs
@@ -38,12 +43,17 @@ const TRIES: usize = 5;
   cargo xtask promote production v0.2.1 --override soak --because \"v0.2.0 loses money\"
   cargo xtask promote production v0.2.0 --rehearse-on ledger-schema1-seq42.duckdb --dry-run
   cargo xtask promote staging v0.2.0 --apply   where no controller does
+  cargo xtask promote production --pr
 
 Gates: `--override` takes hold, accepts, after, soak, checks and tag. An image that is not there, and a data file
-that it could not open, are never passed.")]
+that it could not open, are never passed."
+)]
 pub struct PromoteArgs {
+    #[command(subcommand)]
+    look: Option<Look>,
     /// The environment, as deploy/pipeline.yaml names it.
-    environment: String,
+    #[arg(required = true)]
+    environment: Option<String>,
     /// What to run: a version, a commit's tag `sha-…`, or `edge` [default: what the environment in `after` pins; without
     /// one `edge` where it is accepted, else the newest version].
     image: Option<String>,
@@ -77,8 +87,20 @@ pub struct RollbackArgs {
     how: How,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Look {
+    /// Hold what a pull request of the infra repository would pin against the gates, as its required check.
+    Verify(verify::Args),
+}
+
 #[derive(Debug, clap::Args)]
 struct How {
+    /// Propose the commit by a pull request in place of pushing it to the branch.
+    #[arg(long, conflicts_with = "apply")]
+    pr: bool,
+    /// Merge the pull request too, as soon as GitHub lets it.
+    #[arg(long, requires = "pr")]
+    merge: bool,
     /// The schema of the data file (or of the backup), read by you where it lies; counts only while nobody else tells it.
     #[arg(long, value_name = "N")]
     file_schema: Option<u32>,
@@ -112,7 +134,12 @@ struct How {
 }
 
 pub fn promote(args: &PromoteArgs, root: &Path) -> Result<()> {
-    let PromoteArgs { environment, image, follow, how } = args;
+    let PromoteArgs { look, environment, image, follow, how } = args;
+    if let Some(Look::Verify(args)) = look {
+        return verify::run(args, root);
+    }
+    // Without one clap has refused it.
+    let environment = environment.as_deref().unwrap_or_default();
     run(Verb::Promote, environment, image.as_deref(), None, *follow, how, root)
 }
 
@@ -185,6 +212,7 @@ struct Deploy<'a> {
 impl Deploy<'_> {
     fn run(&mut self) -> Result<()> {
         let how = self.how;
+        let github = how.pr.then(|| pull::open(&self.sources.pipeline)).transpose()?;
         let facts = self.sources.gather(&self.asked)?;
         if let Some(why) = self.asked.follow.then(|| left_alone(&facts)).flatten() {
             return self.finish("left alone", None, &why);
@@ -202,6 +230,9 @@ impl Deploy<'_> {
         }
         let cluster = self.cluster()?;
         let mut manifests = self.render(&plan)?;
+        if let Some(github) = &github {
+            return self.propose(github, &plan, manifests.as_deref());
+        }
         if how.dry_run {
             return self.finish("dry run", None, "dry run: nothing was changed");
         }
@@ -211,7 +242,7 @@ impl Deploy<'_> {
         }
         for _ in 0..TRIES {
             let commit = self.commit(&plan, manifests.as_deref())?;
-            let lost = match self.sources.infra.push(&commit)? {
+            let lost = match self.sources.infra.push(&commit).map_err(pull::point_to)? {
                 Push::Done => {
                     let line = format!("done: infra commit {commit}");
                     return self.end("done", &plan, Some(&commit), cluster.as_ref(), &line);

@@ -79,7 +79,7 @@ impl<G: fmt::Display> fmt::Display for Override<G> {
 }
 
 impl<G: ValueEnum> Override<G> {
-    fn parse(line: &str) -> Option<Self> {
+    pub fn parse(line: &str) -> Option<Self> {
         let (gate, because) = line.strip_prefix(KEY)?.split_once(" because ")?;
         let gate = G::from_str(gate, false).ok()?;
         Some(Self { gate, because: because.to_owned() })

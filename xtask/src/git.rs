@@ -17,7 +17,7 @@ mod push;
 mod remote;
 mod tag;
 pub use history::Commit;
-pub use push::Push;
+pub use push::{Push, breaks_rule};
 
 /// A repository on this machine.
 #[derive(Debug)]
@@ -74,6 +74,11 @@ impl Git {
     /// The commit that a revision names; `None` if it names none here.
     pub fn commit(&self, revision: &str) -> Result<Option<String>> {
         self.object(&format!("{revision}^{{commit}}"))
+    }
+
+    /// The tree of a commit that is here.
+    pub fn commit_tree(&self, commit: &str) -> Result<Option<String>> {
+        self.object(&format!("{commit}^{{tree}}"))
     }
 
     /// The branch that is checked out; `None` when HEAD is detached.

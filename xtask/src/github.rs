@@ -1,9 +1,11 @@
-//! GitHub, asked over its REST API: check runs, pull requests, workflow runs, and in `releases` the release's page.
+//! GitHub, asked over its REST API: check runs, workflow runs, in `pulls` pull requests, and in `releases` the release's
+//! page.
 //!
 //! Reading is tried again; what changes something is sent once, since an answer that was lost says nothing about the
 //! work. Whoever sent it looks at what is there. Left out: proxies, which octocrab's client does not know.
 
 mod http;
+mod pulls;
 mod releases;
 
 use serde::Deserialize;
@@ -13,6 +15,7 @@ use crate::checks::{CheckRun, WorkflowRun};
 use crate::fault::Fault;
 use crate::pipeline::Api;
 use http::{Call, Http, escaped};
+pub use pulls::{Merged, Pull};
 pub use releases::Page;
 
 /// How many entries a page of a list has; GitHub's own limit.
@@ -28,25 +31,6 @@ pub struct Github {
     name: String,
     /// `https://HOST/OWNER/NAME`, for people.
     page: String,
-}
-
-/// A pull request that brings a release's commit.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Pull {
-    pub number: u64,
-    pub html_url: String,
-    /// `open` or `closed`.
-    pub state: String,
-    pub merged_at: Option<String>,
-    /// The commit on the branch that it was merged into.
-    pub merge_commit_sha: Option<String>,
-    base: Base,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Base {
-    #[serde(rename = "ref")]
-    name: String,
 }
 
 impl Github {
@@ -100,23 +84,6 @@ impl Github {
         Ok(answer.json::<Branch>()?.protected)
     }
 
-    /// The newest pull request that asks to merge one branch of this repository into another; `None` if there never was
-    /// one.
-    pub fn pull(&self, from: &str, into: &str) -> anyhow::Result<Option<Pull>> {
-        let head = format!("{}:{from}", self.owner);
-        let path = self.path("pulls");
-        let query = [("head", head.as_str()), ("state", "all"), ("per_page", "100")];
-        let answer = self.http.read(&Call::get(&path).query(&query))?;
-        let found: Vec<Pull> = answer.json()?;
-        Ok(found.into_iter().filter(|pull| pull.base.name == into).max_by_key(|pull| pull.number))
-    }
-
-    /// Proposes to merge one branch into another.
-    pub fn propose(&self, from: &str, into: &str, title: &str, body: &str) -> anyhow::Result<()> {
-        let content = json!({ "title": title, "head": from, "base": into, "body": body });
-        self.http.send(&Call::post(&self.path("pulls")).json(&content)).map(drop)
-    }
-
     /// The newest run of a workflow for a tag on this commit; `None` if there is none.
     pub fn run_of_tag(&self, workflow: &str, tag: &str, commit: &str) -> anyhow::Result<Option<WorkflowRun>> {
         #[derive(Deserialize)]
@@ -144,8 +111,12 @@ impl Github {
         self.http.send(&Call::post(&path).json(&json!({ "ref": reference }))).map(drop)
     }
 
+    fn repository(&self) -> String {
+        format!("/repos/{}/{}", self.owner, self.name)
+    }
+
     fn path(&self, rest: &str) -> String {
-        format!("/repos/{}/{}/{rest}", self.owner, self.name)
+        format!("{}/{rest}", self.repository())
     }
 
     fn get(&self, rest: &str) -> anyhow::Result<http::Answer> {

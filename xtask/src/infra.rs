@@ -11,6 +11,9 @@ use crate::kustomization::{self, Pin, Target};
 use crate::pipeline::{Environment, Manifests, Pipeline, Ref};
 use crate::trailers::Trailers;
 
+mod proposal;
+pub use proposal::Proposal;
+
 /// A private clone of the infra repository's branch, and the commit that it was read at.
 #[derive(Debug)]
 pub struct Infra {
@@ -75,9 +78,9 @@ impl Infra {
         }
     }
 
-    fn text(&self, environment: &Environment) -> Result<String> {
+    fn text(&self, environment: &Environment, revision: &str) -> Result<String> {
         let path = &environment.kustomization;
-        let text = self.git.show(&self.head, path)?;
+        let text = self.git.show(revision, path)?;
         text.with_context(|| {
             Fault::usage(format!(
                 "{} has no {path} on {}",
@@ -89,9 +92,13 @@ impl Infra {
 
     /// What the environment pins now.
     pub fn pin(&self, environment: &Environment) -> Result<Pin> {
-        let mut pin = kustomization::read(&self.text(environment)?, &self.target(environment))?;
+        self.pin_at(environment, &self.head)
+    }
+
+    fn pin_at(&self, environment: &Environment, revision: &str) -> Result<Pin> {
+        let mut pin = kustomization::read(&self.text(environment, revision)?, &self.target(environment))?;
         if environment.manifests == Manifests::Rendered {
-            let text = self.git.show(&self.head, &beside(&environment.kustomization, MANIFESTS))?;
+            let text = self.git.show(revision, &beside(&environment.kustomization, MANIFESTS))?;
             pin.git_ref = self.rendered_ref(environment, &text.unwrap_or_default());
         }
         Ok(pin)
@@ -99,9 +106,13 @@ impl Infra {
 
     /// What the environment pins now, and what else is asked of it.
     pub fn pinned(&self, environment: &Environment) -> Result<Pinned> {
-        let file = |name| self.git.show(&self.head, &beside(&environment.kustomization, name));
+        self.pinned_at(environment, &self.head)
+    }
+
+    fn pinned_at(&self, environment: &Environment, revision: &str) -> Result<Pinned> {
+        let file = |name| self.git.show(revision, &beside(&environment.kustomization, name));
         Ok(Pinned {
-            pin: self.pin(environment)?,
+            pin: self.pin_at(environment, revision)?,
             restore: file(RESTORE)?.and_then(|text| restore_of(&text)),
             hold: file(HOLD)?.map(|text| text.trim().to_owned()),
         })
@@ -115,7 +126,8 @@ impl Infra {
             beside(&environment.kustomization, RESTORE),
             beside(&environment.kustomization, MANIFESTS),
         ];
-        let commits = self.git.log(&self.head, &[&paths[0], &paths[1]])?;
+        let pinning = [paths[0].as_str(), &paths[1]];
+        let commits = self.git.log(&self.head, &pinning)?;
         let files =
             commits.iter().flat_map(|commit| paths.iter().map(|path| (commit.id.as_str(), path.as_str())));
         // What was no text then is no pin.
@@ -128,10 +140,23 @@ impl Infra {
             if let (Some(pin), Manifests::Rendered) = (&mut pin, environment.manifests) {
                 pin.git_ref = self.rendered_ref(environment, &manifests.unwrap_or_default());
             }
-            let trailers = Trailers::parse(&commit.message);
-            Change { commit: commit.clone(), trailers, pin, restore: restore.as_deref().and_then(restore_of) }
+            let trailers = self.trailers(commit, &pinning)?;
+            let restore = restore.as_deref().and_then(restore_of);
+            Ok(Change { commit: commit.clone(), trailers, pin, restore })
         });
-        Ok(changes.collect())
+        changes.collect()
+    }
+
+    /// What a commit says of its pin; of a merge that says nothing, as GitHub's button makes it, what the newest commit
+    /// says that it brought to these files.
+    fn trailers(&self, commit: &Commit, paths: &[&str]) -> Result<Trailers> {
+        let own = Trailers::parse(&commit.message);
+        let brought = format!("{}^2", commit.id);
+        if own != Trailers::default() || self.git.commit(&brought)?.is_none() {
+            return Ok(own);
+        }
+        let messages = self.git.messages(&format!("{}^1", commit.id), &brought, paths)?;
+        Ok(messages.first().map_or(own, |message| Trailers::parse(message)))
     }
 
     /// What the rendered manifests begin with, but for the ref: how a remote resource would be written.
@@ -146,12 +171,12 @@ impl Infra {
 
     /// Refuses an environment whose kustomization would not pass a restore on.
     pub fn takes_restore(&self, environment: &Environment) -> Result<()> {
-        Ok(takes_restore(&self.text(environment)?, &environment.kustomization)?)
+        Ok(takes_restore(&self.text(environment, &self.head)?, &environment.kustomization)?)
     }
 
     /// The files of a change of what was read, with their texts.
     fn files(&self, environment: &Environment, change: &PinChange<'_>) -> Result<Vec<(String, String)>> {
-        let (path, before) = (&environment.kustomization, self.text(environment)?);
+        let (path, before) = (&environment.kustomization, self.text(environment, &self.head)?);
         let mut files = Vec::new();
         let mut pin = change.pin.clone();
         if let Some(manifests) = change.manifests {

@@ -10,6 +10,9 @@ use crate::fault::Fault;
 use crate::image::Compression;
 use crate::version::Version;
 
+mod infra;
+pub use infra::Infra;
+
 /// Where the file lies in the project.
 pub const PATH: &str = "deploy/pipeline.yaml";
 
@@ -56,6 +59,32 @@ enum Word {
     None,
 }
 
+impl Github {
+    /// The API for a repository, `HOST/OWNER/NAME`; `None` if nobody is to be asked.
+    fn api(&self, repository: &str) -> Option<Api> {
+        let host = repository.split('/').next().unwrap_or_default();
+        match self {
+            Self::Word(Word::None) => None,
+            Self::Api(api) => Some(api.clone()),
+            Self::OfHost if host == "github.com" => Some(Api {
+                api: "https://api.github.com".to_owned(),
+                uploads: "https://uploads.github.com".to_owned(),
+            }),
+            // GitHub Enterprise Server.
+            Self::OfHost => Some(Api {
+                api: format!("https://{host}/api/v3"),
+                uploads: format!("https://{host}/api/uploads"),
+            }),
+        }
+    }
+
+    /// A URL that a token must not be sent to.
+    fn leak(&self) -> Option<&str> {
+        let Self::Api(Api { api, uploads }) = self else { return None };
+        [api, uploads].into_iter().map(String::as_str).find(|url| !is_safe(url))
+    }
+}
+
 /// The base URLs of GitHub's REST API.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,15 +97,6 @@ pub struct Api {
 /// The jobs of `.github/workflows/ci.yml`.
 fn default_checks() -> Vec<String> {
     ["test", "build-and-push"].map(str::to_owned).to_vec()
-}
-
-/// The repository whose kustomizations say what runs.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Infra {
-    /// Anything that `git clone` takes.
-    pub url: String,
-    pub branch: String,
 }
 
 /// One place where the service runs.
@@ -174,10 +194,10 @@ impl Pipeline {
 
     fn check(&self) -> Result<(), Fault> {
         let wrong = |message: String| Err(Fault::usage(format!("{PATH}: {message}")));
-        if let Github::Api(Api { api, uploads }) = &self.github
-            && let Some(bad) = [api, uploads].into_iter().find(|url| !is_safe(url))
-        {
-            return wrong(format!("github: {bad} is neither https:// nor on this machine"));
+        for (key, github) in [("github", &self.github), ("infra.github", &self.infra.github)] {
+            if let Some(bad) = github.leak() {
+                return wrong(format!("{key}: {bad} is neither https:// nor on this machine"));
+            }
         }
         if self.environments.is_empty() {
             return wrong("environments is empty: name at least one".into());
@@ -230,20 +250,7 @@ impl Pipeline {
 
     /// GitHub's API for the repository; `None` if nobody is to be asked.
     pub fn github(&self) -> Option<Api> {
-        let host = self.repository.split('/').next().unwrap_or_default();
-        match &self.github {
-            Github::Word(Word::None) => None,
-            Github::Api(api) => Some(api.clone()),
-            Github::OfHost if host == "github.com" => Some(Api {
-                api: "https://api.github.com".to_owned(),
-                uploads: "https://uploads.github.com".to_owned(),
-            }),
-            // GitHub Enterprise Server.
-            Github::OfHost => Some(Api {
-                api: format!("https://{host}/api/v3"),
-                uploads: format!("https://{host}/api/uploads"),
-            }),
-        }
+        self.github.api(&self.repository)
     }
 
     /// The check runs that must be green; none where nobody can be asked.

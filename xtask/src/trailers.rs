@@ -130,6 +130,20 @@ impl Trailers {
     }
 }
 
+/// The overrides in the trailers of a message: of its paragraphs those that are trailers and nothing else. Hosts may add
+/// some behind them.
+pub fn overrides(message: &str) -> Vec<Override<PinGate>> {
+    let is_trailer = |line: &str| {
+        let key = line.split_once(": ").map_or("", |(key, _)| key);
+        !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    let text = message.replace("\r\n", "\n");
+    // The first one is the subject.
+    let paragraphs = text.split("\n\n").skip(1).map(|paragraph| paragraph.trim_matches('\n'));
+    let trailers = paragraphs.filter(|paragraph| paragraph.lines().all(is_trailer));
+    trailers.flat_map(str::lines).filter_map(Override::parse).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +174,19 @@ mod tests {
         assert!(message.contains("\n Pin-Bad: prose\n Override: soak because prose\n"), "{message}");
         assert_eq!(Trailers::parse(&message), trailers);
         assert_eq!(Trailers::parse("by hand"), Trailers::default());
+        assert_eq!(overrides(&message), passed);
+    }
+
+    #[test]
+    fn overrides_are_read_of_trailers_alone() {
+        let gates = |message: &str| overrides(message).into_iter().map(|pass| pass.gate).collect::<Vec<_>>();
+        let by_hand = "Pin v0.2.0\n\nWhy.\n\nOverride: soak because it burns\nOverride: hold because x\n\nCo-authored-by: B <b@c>\n";
+        assert_eq!(gates(by_hand), [PinGate::Soak, PinGate::Hold]);
+        assert_eq!(gates(&by_hand.replace('\n', "\r\n")), [PinGate::Soak, PinGate::Hold]);
+        assert_eq!(gates("Override: soak because x"), []);
+        assert_eq!(gates("x\n\nWe do not\nOverride: soak because x"), []);
+        assert_eq!(gates("x\n\n Override: soak because x"), []);
+        assert_eq!(gates("x\n\nOverride: soak\nOverride: everything because x"), []);
     }
 
     #[test]

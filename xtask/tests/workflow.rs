@@ -1,4 +1,4 @@
-//! `.github/workflows/ci.yml`: triggers, jobs and permissions as the architecture says, and nothing that a token or a
+//! `.github/workflows/ci.yml`, and the infra template's `verify.yml`: triggers, jobs and permissions as the architecture says, and nothing that a token or a
 //! cache could be stolen through.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper may stop its test as the test may")]
@@ -12,6 +12,10 @@ use serde_json::{Value, json};
 
 fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(".github/workflows/ci.yml")
+}
+
+fn verify() -> PathBuf {
+    file().parent().unwrap().join("../../deploy/infra-template/.github/workflows/verify.yml")
 }
 
 fn text() -> String {
@@ -102,13 +106,32 @@ fn only_what_publishes_sees_the_token_and_only_the_tests_have_a_cache() {
     );
 }
 
+/// What proposes a pull request is anybody's: nothing of it is checked out, and no secret is there to be taken.
+#[test]
+fn the_required_check_of_the_infra_repository_runs_the_projects_tool_alone() {
+    let workflow: Value = serde_yaml::from_str(&std::fs::read_to_string(verify()).unwrap()).unwrap();
+    assert_eq!(workflow["on"], json!({"pull_request": {"branches": ["main"]}}));
+    assert_eq!(workflow["permissions"], json!({}));
+    let job = &workflow["jobs"]["verify"];
+    assert_eq!(job["permissions"], json!({"contents": "read"}));
+    assert!(job["timeout-minutes"].is_u64());
+    let [checkout, run] = &steps(job)[..] else { panic!("{job}") };
+    assert_eq!(checkout["with"]["repository"], "blogle/dojo");
+    assert_eq!(checkout["with"]["persist-credentials"], false);
+    assert_eq!(checkout["with"]["fetch-depth"], 0, "ancestry needs the history");
+    assert_eq!(run["run"], "cargo xtask promote verify");
+    assert!(!job.to_string().contains("secrets."), "{job}");
+}
+
 /// A tag of an action can be moved to anything; a commit cannot.
 #[test]
 fn actions_are_pinned_by_commit_with_their_version_beside() {
-    let text = text();
-    let uses: Vec<_> = text.lines().filter_map(|line| line.trim().split_once("uses: ")).collect();
-    assert!(!uses.is_empty());
-    for (_, action) in uses {
+    let [ours, template] = [file(), verify()].map(|file| std::fs::read_to_string(file).unwrap());
+    let uses = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| Some(line.trim().split_once("uses: ")?.1.to_owned())).collect()
+    };
+    assert!(uses(&ours).contains(&uses(&template)[0]), "one version of an action: {:?}", uses(&template));
+    for action in uses(&(ours + &template)) {
         let (_, pin) = action.split_once('@').unwrap();
         let (commit, version) = pin.split_once(" # v").unwrap_or_else(|| panic!("{action} names no version"));
         assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{action}");
@@ -135,7 +158,7 @@ fn the_workflow_checkers_find_nothing() {
         if !tools::need(program, package) {
             continue;
         }
-        let output = Command::new(program).args(args).arg(file()).output().unwrap();
+        let output = Command::new(program).args(args).args([file(), verify()]).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&said));
     }

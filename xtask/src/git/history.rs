@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::Git;
+use super::{Git, git, shell, succeed};
 use crate::fault::Fault;
 
 /// One commit, for logs.
@@ -95,6 +95,22 @@ impl Git {
         let found = self.walk(&["-z", "--fixed-strings", &pattern, "--format=%B", &range, "--"])?;
         let messages = found.split('\0').map(str::trim).filter(|message| message.starts_with(start));
         Ok(messages.map(str::to_owned).collect())
+    }
+
+    /// The messages of the commits after `from` up to `to`, newest first, merges left out; with `paths`, only of those that
+    /// changed one of them.
+    pub fn messages(&self, from: &str, to: &str, paths: &[&str]) -> Result<Vec<String>> {
+        let range = self.range(Some(from), to)?;
+        let args = ["-z", "--full-history", "--no-merges", "--format=%B", &range, "--"];
+        let found = self.walk(&[&args, paths].concat())?;
+        let messages = found.split('\0').map(str::trim).filter(|message| !message.is_empty());
+        Ok(messages.map(str::to_owned).collect())
+    }
+
+    /// The tree of what merging `theirs` into `ours` comes to; `None` if they conflict.
+    pub fn merged(&self, ours: &str, theirs: &str) -> Result<Option<String>> {
+        let written = self.ask(["merge-tree", "--write-tree", ours, theirs])?;
+        Ok(written.and_then(|tree| tree.lines().next().map(str::to_owned)))
     }
 
     /// `git log`, as a program can read it whatever the user's settings are.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Git, git, one_line, output, shell, text, without_credentials};
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind, exit_code};
 
 /// How a push ended, unless it failed or was refused by a hook.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +49,13 @@ impl Git {
         let lines = answer.lines().filter_map(|line| line.split_once('\t'));
         Ok(lines.filter(|(_, name)| *name == reference).map(|(id, _)| id.to_owned()).next())
     }
+}
+
+/// Whether a push was refused because the branch has rules that it does not meet: in GitHub's words, old and new ones.
+pub fn breaks_rule(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}");
+    exit_code(error) == Kind::Refused as u8
+        && ["GH006", "GH013", "protected branch"].iter().any(|sign| text.contains(sign))
 }
 
 /// What a failed push's porcelain output and stderr mean.

@@ -69,6 +69,10 @@ impl<'a> Call<'a> {
         Self::new(Method::POST, path)
     }
 
+    pub fn put(path: &str) -> Self {
+        Self::new(Method::PUT, path)
+    }
+
     pub fn patch(path: &str) -> Self {
         Self::new(Method::PATCH, path)
     }
@@ -225,6 +229,11 @@ impl Http {
             408 | 500.. => Fault::remote(message).help("run the same command again"),
             _ => Fault::refused(message),
         }
+    }
+
+    /// GitHub's own words for a refusal that the caller expected, with its status.
+    pub fn words(&self, answer: &Answer) -> String {
+        format!("{}{}", answer.status, self.scrubbed(&said(&answer.body)))
     }
 
     pub fn login(&self) -> String {

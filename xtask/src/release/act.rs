@@ -10,10 +10,7 @@ use crate::changelog;
 use crate::checks::State;
 use crate::fault::{Fault, Kind, exit_code};
 use crate::gate;
-use crate::git::Push;
-
-/// What GitHub's remote says when a branch has rules that a push does not meet, old and new ones.
-const PROTECTED: [&str; 3] = ["GH006", "GH013", "protected branch"];
+use crate::git::{Push, breaks_rule};
 
 impl Release<'_> {
     /// Pushes the commit that prepares the version to the branch; the work tree follows only when the remote has it.
@@ -26,10 +23,7 @@ impl Release<'_> {
                 return Err(self.lost(format!("{branch} moved in the meantime ({lost})")));
             }
             Err(error) => {
-                let text = format!("{error:#}");
-                let is_protected = PROTECTED.iter().any(|sign| text.contains(sign));
-                if self.sources.github.is_none() || !is_protected || exit_code(&error) != Kind::Refused as u8
-                {
+                if self.sources.github.is_none() || !breaks_rule(&error) {
                     return Err(error);
                 }
                 self.say(&format!("{branch} is protected and takes no push: proposing it"));
@@ -70,7 +64,7 @@ impl Release<'_> {
         match (asked, github.pull(&branch, &facts.branch)?) {
             (_, Some(pull)) => self.say(&format!("proposed {}", pull.html_url)),
             (Err(error), None) => return Err(error),
-            (Ok(()), None) => {}
+            (Ok(_), None) => {}
         }
         Ok(())
     }

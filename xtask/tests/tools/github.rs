@@ -12,6 +12,8 @@ mod actions;
 mod answers;
 #[path = "github/mirror.rs"]
 mod mirror;
+#[path = "github/pulls.rs"]
+mod pulls;
 #[path = "github/services.rs"]
 mod services;
 
@@ -200,37 +202,23 @@ impl Repository {
 
     /// Merges as GitHub's buttons do: merge, squash (also of others) or rebase (of one commit). Gives the branch's new commit.
     pub fn merge(&self, number: u64, how: &str) -> String {
-        let mut hosted = self.now();
-        let pull = hosted.mirror.tell("GET", &format!("/pulls/{number}"), &Value::Null).json();
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let (title, from, onto) =
-            (text(&pull["title"]), text(&pull["head"]["ref"]), text(&pull["base"]["ref"]));
-        let mirror = &hosted.mirror;
-        let [head, base] = [&from, &onto].map(|name| mirror.commit(&format!("refs/heads/{name}")).unwrap());
-        let tree = mirror.git(&["merge-tree", "--write-tree", &base, &head]).unwrap();
-        let message = match how {
-            "merge" => format!("Merge pull request #{number} from {OWNER}/{from}\n\n{title}"),
-            // As it is set unless somebody changes it, and others than who opened it are named below a line.
-            "squash" | "squash of others" => {
-                let body = mirror.git(&["show", "--no-patch", "--format=%b", &head]).unwrap();
-                let author = mirror.git(&["show", "--no-patch", "--format=%an <%ae>", &head]).unwrap();
-                let others = format!("\n\n---------\n\nCo-authored-by: {author}");
-                let others = if how == "squash" { "" } else { &others };
-                format!("{title} (#{number})\n\n{body}{others}").trim_end().to_owned()
-            }
-            _ => mirror.git(&["show", "--no-patch", "--format=%B", &head]).unwrap(),
-        };
-        let mut args = vec!["commit-tree", &tree, "-m", &message, "-p", &base];
-        if how == "merge" {
-            args.extend(["-p", &head]);
-        }
-        let commit = mirror.git(&args).unwrap();
-        mirror.git(&["update-ref", &format!("refs/heads/{onto}"), &commit, &base]).unwrap();
-        let closed = mirror.tell("PATCH", &format!("/pulls/{number}"), &json!({ "state": "closed" }));
-        assert_eq!(closed.status, 200);
-        hosted.merged.insert(number, (commit.clone(), jiff::Timestamp::now().to_string(), head));
-        hosted.mirror.follow();
-        commit
+        self.now().merge(number, how, None)
+    }
+
+    /// From now on GitHub says this when somebody asks it to merge.
+    pub fn refuse_merges(&self, words: Option<&str>) {
+        self.now().unmergeable = words.map(str::to_owned);
+    }
+
+    /// Whether the ways of merging are allowed: squash, rebase.
+    pub fn allow(&self, squash: bool, rebase: bool) {
+        let settings = json!({ "allow_squash_merge": squash, "allow_rebase_merge": rebase });
+        assert_eq!(self.now().mirror.tell("PATCH", "", &settings).status, 200);
+    }
+
+    /// `refs/pull/N/merge`, which GitHub keeps for the jobs of a pull request: what merging it now would come to.
+    pub fn merge_ref(&self, number: u64) -> String {
+        self.now().merge_ref(number)
     }
 
     /// The workflow starts for a push of this branch or tag; gives the run's id.
@@ -267,9 +255,12 @@ impl Repository {
 
     /// Each exchange about this repository, in this order.
     pub fn exchanges(&self) -> Vec<Exchange> {
-        let ours = format!("/repos/{}/", self.name);
+        let name = format!("/repos/{}", self.name);
+        let ours = |line: &str| {
+            line.split_once(&name).is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(['/', '?']))
+        };
         let log = self.github.log.lock().unwrap();
-        log.iter().filter(|exchange| exchange.line.contains(&ours)).cloned().collect()
+        log.iter().filter(|exchange| ours(&exchange.line)).cloned().collect()
     }
 
     /// What was asked otherwise than GitHub's description has it.

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Child;
@@ -286,4 +287,11 @@ fn body(reader: &mut BufReader<&TcpStream>, head: &[String], half: bool) -> io::
     let length: u64 = value(head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     reader.take(if half { length / 2 } else { length }).read_to_end(&mut body)?;
     Ok(body)
+}
+
+/// The arguments of all processes that there are.
+pub fn arguments() -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
 }

@@ -18,7 +18,7 @@ use crate::docker_registry::{PASSWORD, Registry, USER};
 use crate::git_http::{Login, Remote, credentials};
 use crate::github::{self, Access, GitHub, Repository};
 use crate::project::{Project, run};
-use crate::proxy::{Harm, Proxy, Victim};
+use crate::proxy::{Harm, Proxy, Victim, arguments};
 use crate::tools;
 
 const FILES: [(&str, &str); 6] = [
@@ -305,11 +305,4 @@ pub fn ended(status: ExitStatus) -> String {
 
 fn shows(text: &str, token: &str) -> bool {
     text.contains(token) || text.contains(PASSWORD)
-}
-
-/// The arguments of all processes that there are.
-fn arguments() -> Vec<String> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
 }

@@ -32,6 +32,8 @@ pub struct Hosted {
     pub mutable: bool,
     /// By id of a check run: what it concluded, if the emulator does not know the word.
     pub conclusions: HashMap<u64, String>,
+    /// GitHub's words against each merge that is asked for: a check that is required is missing, say.
+    pub unmergeable: Option<String>,
     /// By number: the commit that the pull request became, when, and its own last commit.
     pub merged: HashMap<u64, (String, String, String)>,
     /// The emulator takes a tag's name once; ours are told apart by a mark that no answer shows.
@@ -43,7 +45,7 @@ pub fn refusal(status: u16, message: &str) -> Answer {
     json_answer(status, &json!({ "message": message, "documentation_url": "https://docs.github.com/rest" }))
 }
 
-fn invalid(resource: &str, field: &str, code: &str, message: &str) -> Answer {
+pub fn invalid(resource: &str, field: &str, code: &str, message: &str) -> Answer {
     let error = json!({ "resource": resource, "field": field, "code": code, "message": message });
     json_answer(
         422,
@@ -66,6 +68,7 @@ impl Hosted {
             protected: HashSet::new(),
             mutable: false,
             conclusions: HashMap::new(),
+            unmergeable: None,
             merged: HashMap::new(),
             drafts: 0,
         }
@@ -98,9 +101,10 @@ impl Hosted {
             ("GET", ["commits", sha, "check-runs"]) => self.check_runs(request, sha, query),
             ("GET", ["branches", ..] | ["releases"] | ["releases", _] | ["releases", _, "assets"])
             | ("GET" | "PATCH", ["pulls", _])
-            | ("GET", ["pulls"])
+            | ("GET", [] | ["pulls"])
             | ("DELETE", ["releases", _]) => self.relayed(request),
             ("POST", ["pulls"]) => self.open(request, &body),
+            ("PUT", ["pulls", number, "merge"]) => self.merge_asked(number, &body),
             ("POST", ["releases"]) => self.create(request, &body),
             ("PATCH", ["releases", id]) => self.change(request, id, body),
             ("GET", ["releases", "tags", tag]) => self.by_tag(tag),
@@ -112,7 +116,7 @@ impl Hosted {
     }
 
     /// What the emulator says, as GitHub would.
-    fn relayed(&self, request: &Request) -> Answer {
+    pub fn relayed(&self, request: &Request) -> Answer {
         let relayed = self.mirror.relay(request);
         let answer = relayed.answer();
         if relayed.body.is_empty() {
@@ -167,18 +171,6 @@ impl Hosted {
         }
     }
 
-    fn dress_pull(&self, pull: &mut Value) {
-        let head = pull["head"]["ref"].as_str().unwrap_or_default();
-        if let Some((commit, at, last)) = pull["number"].as_u64().and_then(|number| self.merged.get(&number))
-        {
-            pull["merged_at"] = json!(at);
-            pull["merge_commit_sha"] = json!(commit);
-            pull["head"]["sha"] = json!(last);
-        } else if let Some(sha) = self.mirror.commit(&format!("refs/heads/{head}")) {
-            pull["head"]["sha"] = json!(sha);
-        }
-    }
-
     /// The emulator gives all of them on each page.
     fn check_runs(&self, request: &Request, sha: &str, query: &str) -> Answer {
         let relayed = self.mirror.relay(request);
@@ -189,27 +181,6 @@ impl Hosted {
         let runs = answer["check_runs"].take();
         answer["check_runs"] = page(runs.as_array().unwrap(), query);
         json_answer(relayed.status, &answer)
-    }
-
-    fn open(&self, request: &Request, body: &Value) -> Answer {
-        let [head, base] = ["head", "base"].map(|name| body[name].as_str().unwrap_or_default());
-        let (owner, _) = self.mirror.name.split_once('/').unwrap();
-        let head = head.strip_prefix(&format!("{owner}:")).unwrap_or(head);
-        let [from, onto] = [head, base].map(|name| self.mirror.commit(&format!("refs/heads/{name}")));
-        let (Some(from), Some(onto)) = (from, onto) else {
-            return invalid("PullRequest", "head", "invalid", "");
-        };
-        if self.mirror.git(&["merge-base", "--is-ancestor", &from, &onto]).is_some() {
-            let message = format!("No commits between {base} and {head}");
-            return invalid("PullRequest", "head", "custom", &message);
-        }
-        let open =
-            self.mirror.tell("GET", &format!("/pulls?head={owner}:{head}&base={base}"), &Value::Null).json();
-        if open.as_array().is_some_and(|open| !open.is_empty()) {
-            let message = format!("A pull request already exists for {owner}:{head}.");
-            return invalid("PullRequest", "head", "custom", &message);
-        }
-        self.relayed(request)
     }
 
     pub fn releases(&self) -> Vec<Value> {

@@ -13,11 +13,13 @@ use tempfile::TempDir;
 use crate::server::{Answer, Request};
 
 /// The calls that the project makes, and nothing else: prism reports every other one.
-const CALLS: [(&str, &[&str]); 12] = [
+const CALLS: [(&str, &[&str]); 14] = [
+    ("", &["get"]),
     ("commits/{ref}/check-runs", &["get"]),
     ("branches/{branch}", &["get"]),
     ("pulls", &["get", "post"]),
-    ("pulls/{pull_number}", &["get"]),
+    ("pulls/{pull_number}", &["get", "patch"]),
+    ("pulls/{pull_number}/merge", &["put"]),
     ("actions/runs", &["get"]),
     ("actions/runs/{run_id}", &["get"]),
     ("actions/runs/{run_id}/rerun-failed-jobs", &["post"]),
@@ -108,7 +110,7 @@ fn described(published: &Path) -> Value {
     let mut all: Value = serde_json::from_slice(&fs::read(published).unwrap()).unwrap();
     let mut paths = json!({});
     for (call, methods) in CALLS.iter().copied().chain([(ASSET, &["get", "delete"][..])]) {
-        let path = format!("/repos/{{owner}}/{{repo}}/{call}");
+        let path = format!("/repos/{{owner}}/{{repo}}/{call}").trim_end_matches('/').to_owned();
         for method in methods {
             let operation = all["paths"][&path][method].take();
             assert!(operation.is_object(), "{path} has no {method} in {}", published.display());
