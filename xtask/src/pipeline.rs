@@ -337,6 +337,8 @@ environments:
         assert!(refusal("after: staging", "follow: edge").contains("does not accept it"));
         assert!(refusal("after: staging", "follow: latest").contains("latest"));
         assert!(refusal("branch:", "github: no\nbranch:").contains("github is `none` or"));
+        let leak = "branch: main, github: {api: 'http://example.com', uploads: 'https://x'}}";
+        assert!(refusal("branch: main}", leak).contains("infra.github: http://example.com is neither"));
         for url in [
             "http://example.com",
             "http://127.0.0.1.example.com:80/x",
