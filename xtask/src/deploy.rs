@@ -367,8 +367,15 @@ impl Deploy<'_> {
     fn rendered(&self, plan: &Plan) -> Result<String> {
         let folder = tempfile::tempdir().context("no folder to render in")?;
         self.sources.project.export(&plan.commit, "deploy/k8s", folder.path())?;
-        let overlay = folder.path().join("deploy/k8s/overlays").join(&self.asked.environment.name);
-        Ok(Kustomize::find()?.text(&overlay)?)
+        // The restore goes in here: what is rendered has its generated names, and no generator merges into it later.
+        let wrapper = folder.path().join("deploy/k8s/with-restore");
+        std::fs::create_dir(&wrapper)?;
+        let (name, restore) = (&self.asked.environment.name, plan.restore.as_deref().unwrap_or_default());
+        let text = format!(
+            "resources: [../overlays/{name}]\nconfigMapGenerator:\n- {{name: dojo, behavior: merge, literals: [\"DOJO_RESTORE={restore}\"]}}\n"
+        );
+        std::fs::write(wrapper.join("kustomization.yaml"), text)?;
+        Ok(Kustomize::find()?.text(&wrapper)?)
     }
 
     fn finish(&self, state: &str, commit: Option<&str>, line: &str) -> Result<()> {

@@ -171,6 +171,9 @@ impl Infra {
 
     /// Refuses an environment whose kustomization would not pass a restore on.
     pub fn takes_restore(&self, environment: &Environment) -> Result<()> {
+        if environment.manifests == Manifests::Rendered {
+            return Ok(());
+        }
         Ok(takes_restore(&self.text(environment, &self.head)?, &environment.kustomization)?)
     }
 
@@ -181,6 +184,15 @@ impl Infra {
         let mut pin = change.pin.clone();
         if let Some(manifests) = change.manifests {
             kustomization::lists_resource(&before, path, MANIFESTS)?;
+            if takes_restore(&before, path).is_ok() {
+                return Err(Fault::refused(format!(
+                    "{path} merges {RESTORE} into a ConfigMap that {MANIFESTS} has under another name"
+                ))
+                .help(
+                    "take that entry of configMapGenerator out, and commit that: the restore is rendered too",
+                )
+                .into());
+            }
             let git_ref = pin.git_ref.take().unwrap_or_default();
             let text = format!("{}{git_ref}\n{manifests}", self.rendered_from(environment));
             files.push((beside(path, MANIFESTS), text));

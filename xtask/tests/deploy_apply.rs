@@ -204,10 +204,14 @@ fn manifests_that_are_kept_rendered_render_to_the_pinned_image() {
     edit(&stage, &path("staging"), |text| {
         let resource = "github.com/blogle/dojo//deploy/k8s/overlays/staging?ref=v0.0.0";
         assert!(text.contains(resource));
-        // What is rendered has its generated names already, and takes in nothing more.
+        text.replace(resource, "manifests.yaml")
+    });
+    let generator = me.ends(3, &["promote", "staging", "v0.1.0", "--yes"]);
+    assert!(generator.contains("merges restore.env into a ConfigMap that manifests.yaml"), "{generator}");
+    edit(&stage, &path("staging"), |text| {
         let generator = text.find("configMapGenerator:").unwrap();
         let end = text[generator..].find("\n\n").map_or(text.len(), |end| generator + end);
-        text.replace(&text[generator..end], "").replace(resource, "manifests.yaml")
+        text.replace(&text[generator..end], "")
     });
     for version in ["v0.1.0", "v0.2.0"] {
         let said = me.ends(0, &["promote", "staging", version, "--yes", "--diff"]);
@@ -221,6 +225,10 @@ fn manifests_that_are_kept_rendered_render_to_the_pinned_image() {
             "{rendered}"
         );
         assert!(rendered.contains(&format!("DOJO_MANIFESTS: {version}\n")), "{rendered}");
+        // Under a name that changes with it, so that a restore restarts the pod.
+        assert!(rendered.contains("DOJO_RESTORE: \"\"\n"), "{rendered}");
+        let generated = |line: &str| line.trim().starts_with("name: dojo-") && line.trim().len() == 21;
+        assert!(rendered.lines().any(generated), "{rendered}");
         let manifests = stage.infra.git(&["show", "main:dojo/staging/manifests.yaml"]);
         assert!(
             manifests.starts_with(&format!(

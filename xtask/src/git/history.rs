@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::{Git, git, shell, succeed};
+use super::Git;
 use crate::fault::Fault;
 
 /// One commit, for logs.
