@@ -6,7 +6,7 @@ use super::Infra;
 use crate::environment::{HOLD, MANIFESTS, Pinned, RESTORE, beside, takes_restore};
 use crate::fault::Fault;
 use crate::git::Push;
-use crate::pipeline::Environment;
+use crate::pipeline::{Environment, Manifests};
 use crate::trailers::{Trailers, overrides};
 
 /// What a ref of the remote's would make of the branch.
@@ -52,7 +52,7 @@ impl Infra {
             return Err(Fault::refused(format!("{path} would be gone")).into());
         };
         let pinned = self.pinned_at(environment, &proposal.tree)?;
-        if pinned.restore.is_some() {
+        if pinned.restore.is_some() && environment.manifests == Manifests::Remote {
             takes_restore(&text, path)?;
         }
         Ok(Some(pinned))
