@@ -45,7 +45,7 @@ const TRIES: usize = 5;
   cargo xtask promote staging v0.2.0 --apply   where no controller does
   cargo xtask promote production --pr
 
-Gates: `--override` takes hold, accepts, after, soak, checks and tag. An image that is not there, and a data file
+Gates: `--override` takes hold, accepts, after, soak, checks, tag and restore. An image that is not there, and a data file
 that it could not open, are never passed."
 )]
 pub struct PromoteArgs {
@@ -71,7 +71,7 @@ pub struct PromoteArgs {
   cargo xtask rollback --dry-run
   cargo xtask rollback --to v0.1.0 --restore ledger-schema1-seq42
 
-A rollback passes the environment's gates but for a hold and a moved tag: what it returns to ran there. With the
+A rollback passes the environment's gates but for a hold, a moved tag and a restore that is not done: what it returns to ran there. With the
 registry down it goes on, on the word of the commit that pinned the image.")]
 pub struct RollbackArgs {
     /// The environment, as deploy/pipeline.yaml names it.
@@ -170,6 +170,11 @@ fn run(
             overrides: gate::given(&how.gates, how.because.as_deref())?,
             follow,
         };
+        if follow && (asked.environment.follow.is_none() || image != Some("edge")) {
+            return Err(Fault::usage(format!("{environment} does not follow {}", image.unwrap_or("that")))
+                .help("--follow is for `edge`, where deploy/pipeline.yaml has `follow: edge`")
+                .into());
+        }
         let sources = Sources::open(pipeline, root)?;
         Deploy { asked, how, sources, seen: &seen, rendering: None, applied: None }.run()
     };
@@ -250,9 +255,12 @@ impl Deploy<'_> {
                 Push::Raced(lost) => lost,
             };
             self.sources.infra.refresh()?;
-            let facts = self.sources.gather(&self.asked)?;
-            let mut next =
-                self.plan(&facts).context("somebody else changed the infra repository in the meantime")?;
+            let meanwhile = "somebody else changed the infra repository in the meantime";
+            let facts = self.sources.gather(&self.asked).context(meanwhile)?;
+            if let Some(why) = self.asked.follow.then(|| left_alone(&facts)).flatten() {
+                return self.finish("left alone", None, &why);
+            }
+            let mut next = self.plan(&facts).context(meanwhile)?;
             if next.change && !next.is_same(&plan) {
                 let name = &self.asked.environment.name;
                 let what = if next.from == plan.from { "what it was to get" } else { name.as_str() };
@@ -415,6 +423,11 @@ fn left_alone(facts: &Facts) -> Option<String> {
     let (name, to) = (&facts.environment.name, &facts.to.name);
     if let Some(why) = &facts.from.hold {
         return Some(format!("{name} is held, and does not follow edge: {why}"));
+    }
+    if let Some(id) = &facts.from.restore
+        && !facts.has_restored(id)
+    {
+        return Some(format!("{name} is to restore {id} first, and has not said that it did"));
     }
     let commit = facts.bad_since.as_ref()?;
     Some(format!("{name} does not take {to}, which was rolled back from (infra commit {commit})"))

@@ -69,6 +69,10 @@ pub fn takes_restore(kustomization: &str, path: &str) -> Result<(), Fault> {
     let root: Value = serde_yaml::from_str(kustomization).unwrap_or_default();
     let generators = root.get("configMapGenerator").and_then(Value::as_sequence).into_iter().flatten();
     let takes = |generator: &Value| {
+        let is = |key: &str, value: &str| generator.get(key).and_then(Value::as_str) == Some(value);
+        if !is("name", "dojo") || !is("behavior", "merge") {
+            return false;
+        }
         let files = generator.get("envs").and_then(Value::as_sequence).into_iter().flatten();
         files.filter_map(Value::as_str).any(|file| file.trim_start_matches("./") == RESTORE)
     };

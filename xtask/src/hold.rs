@@ -65,9 +65,14 @@ fn set(name: &str, why: Option<&str>, how: &How, root: &Path) -> Result<()> {
     let spinner = terminal::Spinner::start(format!("reading {}", pipeline.infra.url));
     let mut infra = Infra::clone(&pipeline, root)?;
     drop(spinner);
-    let before = infra.pinned(environment)?.hold;
+    let before = infra.hold(environment)?;
     if before.as_deref() == why {
         return tell(how, environment, "nothing to do", why, None);
+    }
+    if let (Some(was), Some(_)) = (&before, why) {
+        return Err(Fault::refused(format!("{name} is held already: {was}"))
+            .help(format!("whoever ends that hold would end yours; first: cargo xtask unhold {name}"))
+            .into());
     }
     if !how.json || !how.yes {
         let was = before.as_deref().map_or_else(String::new, |was| format!(" (until now: {was})"));
@@ -89,7 +94,7 @@ fn set(name: &str, why: Option<&str>, how: &How, root: &Path) -> Result<()> {
             return tell(how, environment, "done", why, Some(&commit));
         }
         infra.refresh()?;
-        let now = infra.pinned(environment)?.hold;
+        let now = infra.hold(environment)?;
         if now.as_deref() == why {
             return tell(how, environment, "nothing to do", why, None);
         }

@@ -118,6 +118,12 @@ impl Infra {
         })
     }
 
+    /// Why the environment is held, whatever its kustomization is like.
+    pub fn hold(&self, environment: &Environment) -> Result<Option<String>> {
+        let text = self.git.show(&self.head, &beside(&environment.kustomization, HOLD))?;
+        Ok(text.map(|text| text.trim().to_owned()))
+    }
+
     /// The commits that changed the environment's pin, newest first.
     pub fn history(&self, environment: &Environment) -> Result<Vec<Change>> {
         let target = self.target(environment);
@@ -141,10 +147,21 @@ impl Infra {
                 pin.git_ref = self.rendered_ref(environment, &manifests.unwrap_or_default());
             }
             let trailers = self.trailers(commit, &pinning)?;
+            // One commit may change several environments; its trailers are of one.
+            let others = trailers.environment.as_ref().is_some_and(|name| *name != environment.name);
+            let trailers = if others { Trailers::default() } else { trailers };
             let restore = restore.as_deref().and_then(restore_of);
             Ok(Change { commit: commit.clone(), trailers, pin, restore })
         });
-        changes.collect()
+        let mut changes = changes.collect::<Result<Vec<Change>>>()?;
+        // What else a person changed in the file is no change of the pin.
+        let same = |a: &Change, b: &Change| a.pin.is_some() && (&a.pin, &a.restore) == (&b.pin, &b.restore);
+        let real: Vec<_> = (0..changes.len())
+            .map(|nth| changes.get(nth + 1).is_none_or(|older| !same(&changes[nth], older)))
+            .collect();
+        let mut real = real.into_iter();
+        changes.retain(|_| real.next().unwrap_or(true));
+        Ok(changes)
     }
 
     /// What a commit says of its pin; of a merge that says nothing, as GitHub's button makes it, what the newest commit

@@ -47,12 +47,16 @@ pub struct Pin {
 impl Pin {
     /// Nothing is pinned, or the infra template's `v0.0.0`.
     pub fn is_nothing(&self) -> bool {
-        self.tag.as_deref().is_none_or(|tag| Version::from_tag(tag).is_some_and(|version| version.is_zero()))
+        let zero = |tag: &str| Version::from_tag(tag).is_some_and(|version| version.is_zero());
+        self.digest.is_none() && self.tag.as_deref().is_none_or(zero)
     }
 
-    /// How it is called: its tag.
+    /// How it is called: its tag, else its digest.
     pub fn name(&self) -> &str {
-        self.tag.as_deref().filter(|_| !self.is_nothing()).unwrap_or("nothing")
+        if self.is_nothing() {
+            return "nothing";
+        }
+        self.tag.as_deref().or(self.digest.as_ref().map(Digest::as_str)).unwrap_or("nothing")
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::report::{Observed, Report, Version};
 
 /// How long one answer may take; a service that is slower is reported as silent.
@@ -39,13 +37,7 @@ fn get_version(agent: &ureq::Agent, url: &str) -> Result<Version, String> {
     if answer.status() != 200 {
         return Err(format!("{url}: HTTP status {}", answer.status().as_u16()));
     }
-    let mut version: Version =
-        answer.body_mut().read_json().map_err(|error| format!("{url}: not the answer of dojo: {error}"))?;
-    // A service of before this field; two clocks may differ a little.
-    let since = version.started_at.parse::<Timestamp>().ok();
-    let uptime = since.and_then(|since| Timestamp::now().duration_since(since).as_secs().try_into().ok());
-    version.uptime_seconds = version.uptime_seconds.or(uptime);
-    Ok(version)
+    answer.body_mut().read_json().map_err(|error| format!("{url}: not the answer of dojo: {error}"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use crate::report::Version;
 /// The trailers of one change of a pin. What cannot be read is `None`: a person may have made the commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trailers {
+    /// `promote` or `rollback`.
+    pub verb: Option<String>,
     pub environment: Option<String>,
     /// What was pinned, and is now: by tag.
     pub from: Option<String>,
@@ -70,11 +72,12 @@ impl fmt::Display for Seen {
 }
 
 impl Trailers {
-    /// Reads a message. Of several lines with one key the last counts, and hosts may add paragraphs behind them when they
-    /// merge.
+    /// Reads a message: of its paragraphs those that are trailers and nothing else, of several lines with one key the last.
     pub fn parse(message: &str) -> Self {
+        let message = message.replace("\r\n", "\n");
+        let lines: Vec<_> = trailers_of(&message).collect();
         let text = |key: &str| {
-            let value = message.lines().rev().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+            let value = lines.iter().rev().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
             value.map(|value| value.trim().to_owned())
         };
         let schema = || {
@@ -85,6 +88,7 @@ impl Trailers {
         };
         let digest = |key: &str| text(key)?.parse().ok();
         Self {
+            verb: text("Pin-Verb"),
             environment: text("Pin-Environment"),
             from: text("Pin-From"),
             to: text("Pin-To"),
@@ -102,6 +106,7 @@ impl Trailers {
     fn lines(&self) -> Vec<String> {
         let line = |key: &str, value: Option<String>| value.map(|value| format!("{key}: {value}"));
         let lines = [
+            line("Pin-Verb", self.verb.clone()),
             line("Pin-Environment", self.environment.clone()),
             line("Pin-From", self.from.clone()),
             line("Pin-To", self.to.clone()),
@@ -130,18 +135,21 @@ impl Trailers {
     }
 }
 
-/// The overrides in the trailers of a message: of its paragraphs those that are trailers and nothing else. Hosts may add
-/// some behind them.
+/// The overrides in the trailers of a message.
 pub fn overrides(message: &str) -> Vec<Override<PinGate>> {
+    let message = message.replace("\r\n", "\n");
+    trailers_of(&message).filter_map(Override::parse).collect()
+}
+
+/// The lines of the paragraphs that are trailers and nothing else: hosts add some behind ours when they merge. The first
+/// paragraph is the subject.
+fn trailers_of(message: &str) -> impl Iterator<Item = &str> {
     let is_trailer = |line: &str| {
         let key = line.split_once(": ").map_or("", |(key, _)| key);
         !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
     };
-    let text = message.replace("\r\n", "\n");
-    // The first one is the subject.
-    let paragraphs = text.split("\n\n").skip(1).map(|paragraph| paragraph.trim_matches('\n'));
-    let trailers = paragraphs.filter(|paragraph| paragraph.lines().all(is_trailer));
-    trailers.flat_map(str::lines).filter_map(Override::parse).collect()
+    let paragraphs = message.split("\n\n").skip(1).map(|paragraph| paragraph.trim_matches('\n'));
+    paragraphs.filter(move |paragraph| paragraph.lines().all(is_trailer)).flat_map(str::lines)
 }
 
 #[cfg(test)]
@@ -151,6 +159,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let trailers = Trailers {
+            verb: Some("rollback".into()),
             environment: Some("production".into()),
             from: Some("v0.1.0".into()),
             to: Some("v0.2.0".into()),
@@ -174,6 +183,7 @@ mod tests {
         assert!(message.contains("\n Pin-Bad: prose\n Override: soak because prose\n"), "{message}");
         assert_eq!(Trailers::parse(&message), trailers);
         assert_eq!(Trailers::parse("by hand"), Trailers::default());
+        assert_eq!(Trailers::parse("by hand\n\nPin-Schema: 9\nsays who"), Trailers::default());
         assert_eq!(overrides(&message), passed);
     }
 

@@ -138,13 +138,20 @@ fn the_data_files_schema_is_asked_remembered_or_told_but_never_guessed() {
 
     stage.service("production").set_silent(true);
     let words = [
-        "the schema of data file is between 1 and 2",
+        "the schema of the data file is between 1 and 2",
         "dojo migrate --plan",
         "--file-schema N",
         "newest safe version: v0.4.0, which is pinned now; fix forward",
     ];
     refused(&stage, &operator, 3, &["rollback"], &words);
     refused(&stage, &operator, 3, &["rollback", "--file-schema", "2"], &["would need a downgrade"]);
+    refused(
+        &stage,
+        &operator,
+        3,
+        &["rollback", "--file-schema", "0"],
+        &["a file does not go back without a restore"],
+    );
     let said = operator.ends(0, &["rollback", "--file-schema", "1", "--yes"]);
     assert!(said.contains("take care: an image with schema 2 was pinned here"), "{said}");
     let message = stage.infra.git(&["log", "-1", "--format=%B", "main"]);
@@ -168,24 +175,22 @@ fn with_the_registry_down_a_rollback_goes_on_by_what_is_remembered_and_a_promoti
     );
     assert_eq!(stage.pin("main", "production"), stage.pin("main", "staging"));
     // What no commit describes, nobody knows.
-    let work = run_by_hand(&stage, "staging", "v0.2.0", "v0.1.0");
-    assert!(work.contains("v0.1.0"));
+    edit_by_hand(&stage, "staging", &|text| {
+        text.replace("v0.2.0", "v0.1.0").replace(&stage.image("v0.2.0").digest, &stage.image("v0.1.0").digest)
+    });
     refused(&stage, &operator, 1, &["rollback", "staging", "--to", "v0.1.0"], &["127.0.0.1:1"]);
 }
 
-/// Somebody edits an environment's file by hand, digest and all. The file after it.
-fn run_by_hand(stage: &Environments, environment: &str, from: &str, to: &str) -> String {
+/// Somebody edits an environment's file by hand.
+fn edit_by_hand(stage: &Environments, environment: &str, change: &dyn Fn(&str) -> String) {
     let folder = tempfile::tempdir().unwrap();
     let work = folder.path();
     run("git", &["clone", "--quiet", &stage.path(), "."], work);
     let file = work.join(path(environment));
-    let text = fs::read_to_string(&file).unwrap().replace(from, to);
-    let text = text.replace(&stage.image(from).digest, &stage.image(to).digest);
-    fs::write(&file, &text).unwrap();
+    fs::write(&file, change(&fs::read_to_string(&file).unwrap())).unwrap();
     let who = ["-c", "user.name=Hand", "-c", "user.email=hand@example.com", "-c", "commit.gpgsign=false"];
     run("git", &[&who[..], &["commit", "--quiet", "--all", "--message", "by hand"]].concat(), work);
     run("git", &["push", "--quiet", "origin", "main"], work);
-    text
 }
 
 #[test]
@@ -234,6 +239,8 @@ fn an_environment_that_follows_edge_is_left_alone_while_it_is_held_or_was_rolled
     let (stage, operator) = stage();
     operator.ends(0, &["promote", "staging", "v0.4.0", "--yes"]);
     let follow = ["promote", "staging", "edge", "--follow", "--yes", "--json"];
+    operator.ends(2, &follow);
+    edit_pipeline(&operator, "accepts: [edge, sha, release]", "accepts: [edge, sha, release], follow: edge");
     let state = || {
         let output = operator.run(&follow);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -271,8 +278,12 @@ fn a_restore_is_written_beside_the_pin_once_and_ends_with_the_next_change() {
         &stage,
         &operator,
         3,
-        &["rollback", "--restore", "other"],
-        &["production has no backup other", "ledger-schema1-seq4"],
+        &["rollback", "--restore", "ledger-schema1-seq3"],
+        &[
+            "production does not list a backup ledger-schema1-seq3",
+            "ledger-schema1-seq4",
+            "--override restore",
+        ],
     );
     refused(&stage, &operator, 2, &["rollback", "--restore", "../x"], &["is no backup's id"]);
     operator.ends(0, &[&restore[..], &["--yes"]].concat());
@@ -280,6 +291,9 @@ fn a_restore_is_written_beside_the_pin_once_and_ends_with_the_next_change() {
     assert!(env().ends_with("DOJO_RESTORE=ledger-schema1-seq4"), "{}", env());
     assert_eq!(stage.pinned()[1], "v0.2.0");
     assert!(operator.ends(0, &[&restore[..], &["--yes"]].concat()).contains("nothing to do"));
+    let pending = "production was told to restore ledger-schema1-seq4, and has not said that it did";
+    refused(&stage, &operator, 3, &["rollback", "--to", "v0.3.0"], &[pending]);
+    production.set("restored", json!({ "id": "ledger-schema1-seq4", "at": "2026-01-03T00:00:00Z" }));
     operator.ends(0, &["rollback", "--to", "v0.3.0", "--yes"]);
     assert!(env().ends_with("DOJO_RESTORE="), "{}", env());
     refused(&stage, &operator, 3, &restore, &["an id is applied once", "copy the backup under another name"]);
@@ -306,4 +320,82 @@ fn ci_promotes_each_commit_of_the_branch_where_edge_is_followed() {
     let told = "the image is published, but staging does not follow: ";
     assert!(said.contains(told) && said.contains("GH013: not today"), "{said}");
     assert!(said.contains("by hand: cargo xtask promote staging edge"), "{said}");
+}
+
+#[test]
+fn the_same_rollback_again_goes_no_further_back() {
+    let (stage, operator) = stage();
+    operator.ends(0, &["promote", "staging", "v0.1.0", "--yes"]);
+    operator.ends(0, &["promote", "production", "v0.1.0", "--yes"]);
+    operator.ends(0, &["rollback", "--yes"]);
+    assert_eq!(stage.pinned()[1], "v0.3.0");
+    let restore = [
+        "rollback",
+        "--restore",
+        "ledger-schema1-seq4",
+        "--override",
+        "restore",
+        "--because",
+        "it is there",
+        "--yes",
+    ];
+    operator.ends(0, &restore);
+    for again in [&restore[..], &["rollback", "--yes"]] {
+        assert!(operator.ends(0, again).contains("already pins v0.3.0: nothing to do"));
+    }
+    // What somebody changes beside the pin is no step back either.
+    edit_by_hand(&stage, "production", &|text| format!("# reviewed\n{text}"));
+    assert!(operator.ends(0, &["rollback", "--yes"]).contains("already pins v0.3.0"));
+
+    // A tag without its digest is left as bad all the same.
+    edit_by_hand(&stage, "staging", &|text| {
+        let lines = text
+            .lines()
+            .filter(|line| !line.contains("digest:"))
+            .map(|line| line.replace("v0.1.0", "v0.2.0"));
+        lines.collect::<Vec<_>>().join("\n") + "\n"
+    });
+    operator.ends(0, &["rollback", "staging", "--yes"]);
+    assert!(
+        message(&stage).contains(&format!("Pin-Bad: {}", stage.image("v0.2.0").digest)),
+        "{}",
+        message(&stage)
+    );
+    assert!(operator.ends(0, &["rollback", "staging", "--yes"]).contains("nothing to do"));
+}
+
+#[test]
+fn an_image_that_is_pinned_by_digest_alone_counts() {
+    let (stage, operator) = stage();
+    edit_by_hand(&stage, "production", &|text| {
+        let text = text.replace(&stage.image("v0.3.0").digest, &stage.image("v0.4.0").digest);
+        text.lines().filter(|line| !line.contains("newTag:")).collect::<Vec<_>>().join("\n") + "\n"
+    });
+    stage.service("production").set_silent(true);
+    refused(&stage, &operator, 3, &["rollback"], &["the schema of the data file is between 1 and 2"]);
+}
+
+#[test]
+fn a_broken_kustomization_can_be_held_and_a_hold_is_not_replaced() {
+    let (stage, operator) = stage();
+    edit_by_hand(&stage, "production", &|text| format!("{text}---\nkind: Other\n"));
+    refused(&stage, &operator, 3, &["promote", "production", "v0.2.0"], &["kustomization.yaml"]);
+    operator.ends(0, &["hold", "production", "broken, do not touch", "--yes"]);
+    let words = ["production is held already: broken, do not touch", "cargo xtask unhold production"];
+    refused(&stage, &operator, 3, &["hold", "production", "mine"], &words);
+}
+
+#[test]
+fn a_rollback_goes_on_without_the_projects_remote_and_what_was_rolled_back_comes_again_by_name_alone() {
+    let (stage, operator) = stage();
+    let (origin, away) = (stage.origin(), stage.origin().with_extension("away"));
+    fs::rename(&origin, &away).unwrap();
+    refused(&stage, &operator, 1, &["promote", "production", "v0.2.0"], &["refs/tags/v0.2.0"]);
+    let said = operator.ends(0, &["rollback", "--yes"]);
+    assert!(said.contains("warning: the project's remote does not answer"), "{said}");
+    fs::rename(&away, &origin).unwrap();
+    let words = ["v0.3.0 was rolled back from here", "name it: cargo xtask promote production v0.3.0"];
+    refused(&stage, &operator, 3, &["promote", "production"], &words);
+    let said = operator.ends(0, &["promote", "production", "v0.3.0", "--yes"]);
+    assert!(said.contains("take care: v0.3.0 was rolled back from here"), "{said}");
 }

@@ -86,19 +86,16 @@ pub fn newest(db: &Path) -> Option<PathBuf> {
     Some(folder(db).join(format!("{}.duckdb", newest.id)))
 }
 
-/// The backups of this ledger and what restores replaced, newest first; no file is opened.
+/// The backups of this ledger, copies that a person named after it, and what restores replaced, newest first; no file is
+/// opened.
 pub fn list(db: &Path) -> io::Result<Vec<Backup>> {
     let stem = stem(db);
     let parse = |(id, made_at): (String, Timestamp)| {
         let (rest, sequence) = id.strip_prefix(&stem)?.rsplit_once("-seq")?;
         let (middle, schema) = rest.rsplit_once("-schema")?;
-        let of_restore = || {
-            let time = [REPLACED, SINCE].iter().find_map(|word| middle.strip_prefix(word));
-            time.and_then(parse_time).is_some()
-        };
         let (schema, sequence) = (schema.parse().ok()?, sequence.parse().ok()?);
         let made_at = Timestamp::from_second(made_at.as_second()).ok()?;
-        (middle.is_empty() || of_restore()).then_some(Backup { id, schema, sequence, made_at })
+        (middle.is_empty() || middle.starts_with('-')).then_some(Backup { id, schema, sequence, made_at })
     };
     Ok(files(db)?.into_iter().filter_map(parse).collect())
 }

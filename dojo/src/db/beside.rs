@@ -19,8 +19,8 @@ const MOST: usize = 20;
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Seen {
-    /// Newest first, at most 20.
-    pub backups: Vec<Backup>,
+    /// Newest first, at most 20; `None` if the folder could not be read (in time).
+    pub backups: Option<Vec<Backup>>,
     /// The newest restore.
     pub restored: Option<Restored>,
 }
@@ -68,8 +68,8 @@ impl Beside {
 }
 
 fn look(db: &std::path::Path) -> Seen {
-    let mut backups = backup::list(db).unwrap_or_default();
-    backups.truncate(MOST);
+    let mut backups = backup::list(db).ok();
+    backups.iter_mut().for_each(|backups| backups.truncate(MOST));
     let restored =
         restore::newest(db).map(|Record { id, at, replaced_schema, replaced_sequence, .. }| Restored {
             id,

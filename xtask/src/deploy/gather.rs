@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::plan::{self, Before, Candidate, Facts, Past, Restore, Verb};
+use super::plan::{self, Before, Candidate, Facts, Other, Past, Restore, Verb};
 use crate::changelog;
 use crate::checks::{Check, judge};
 use crate::environment::told_by_name;
@@ -13,7 +13,7 @@ use crate::fault::{Fault, Kind, exit_code};
 use crate::gate::{Override, PinGate};
 use crate::git::Git;
 use crate::github::Github;
-use crate::image::{Digest, is_fixed, sha_tag};
+use crate::image::{Digest, Schema, is_fixed, sha_tag};
 use crate::infra::{Change, Infra};
 use crate::kustomization::Pin;
 use crate::pipeline::{Accepts, Environment, Pipeline, Ref};
@@ -81,6 +81,7 @@ impl Sources {
             None => Vec::new(),
         };
         let unseen = observed.report().is_none() || asked.restore.is_some();
+        let from_digest = self.digest_of(&from.pin);
         let mut facts = Facts {
             verb: asked.verb,
             environment: environment.clone(),
@@ -88,7 +89,10 @@ impl Sources {
             tagged_before: tagged_before(&to, &history),
             bad_since: bad_since(&to.digest, &history),
             past: self.past(&history, unseen),
-            released: Vec::new(),
+            others: Vec::new(),
+            from_image: from_digest.as_ref().and_then(|digest| self.image_of(digest, &history)),
+            from_digest,
+            named: asked.image.is_some(),
             migrations: migrations.into_iter().filter(|name| name.ends_with(".sql")).collect(),
             told_schema: asked.file_schema.filter(|_| observed.report().is_none() || asked.restore.is_some()),
             overrides: asked.overrides.clone(),
@@ -100,7 +104,7 @@ impl Sources {
         };
         if facts.is_change() && !plan::is_safe(&facts) {
             // Only to say what would be: no reason to fail.
-            facts.released = self.released().unwrap_or_default();
+            facts.others = self.others(&facts, &history).unwrap_or_default();
         }
         Ok(facts)
     }
@@ -111,14 +115,27 @@ impl Sources {
         let pinned = history.iter().filter(|change| !change.pin.as_ref().is_some_and(Pin::is_nothing));
         let past = pinned.map(|change| {
             let digest = change.pin.as_ref().and_then(|pin| pin.digest.as_ref());
-            let of_digest = change.trailers.schema.filter(|_| change.trailers.digest.as_ref() == digest);
-            let label = || self.registry.labels(digest?).map(|labels| labels.schema).ok();
+            let of_digest = change
+                .trailers
+                .schema
+                .filter(|_| digest.is_some() && change.trailers.digest.as_ref() == digest);
+            let label = || {
+                let digest = self.digest_of(change.pin.as_ref()?)?;
+                self.registry.labels(&digest).map(|labels| labels.schema).ok()
+            };
             Past {
                 schema: if unseen { of_digest.or_else(label) } else { of_digest },
                 seen: change.trailers.seen.clone(),
+                restores: change.restore.is_some(),
             }
         });
         past.collect()
+    }
+
+    /// What a pin names; of a tag alone what the registry has there now.
+    fn digest_of(&self, pin: &Pin) -> Option<Digest> {
+        let named = || pin.tag.as_ref().and_then(|tag| self.registry.resolve(tag).ok().flatten());
+        pin.digest.clone().or_else(|| if pin.is_nothing() { None } else { named() })
     }
 
     fn before(&self, asked: &Asked) -> Result<Option<Before>> {
@@ -153,15 +170,19 @@ impl Sources {
     fn predecessor(&self, asked: &Asked, from: &Pin, history: &[Change]) -> Result<Candidate> {
         let environment = &asked.environment;
         let pins = || history.iter().filter_map(|change| Some((fixed(change.pin.as_ref()?)?, change)));
-        let rolled_back = history.first().is_some_and(|newest| newest.trailers.bad.is_some());
+        let rollback = Some(Verb::Rollback.word());
+        let rolled_back = history.first().is_some_and(|newest| newest.trailers.verb.as_deref() == rollback);
         let found = match asked.image.as_deref().map(canonical) {
             Some(image) => pins().find(|((tag, _), _)| *tag == image).ok_or_else(|| {
-                let mut ran: Vec<_> = pins().map(|((tag, _), _)| tag).collect();
-                ran.dedup();
-                Fault::refused(format!("{} never ran {image}", environment.name)).help(format!(
-                    "a rollback returns to what ran there: {}; anything else is promoted",
-                    ran.join(", ")
-                ))
+                let mut ran: Vec<_> = Vec::new();
+                pins().for_each(|((tag, _), _)| {
+                    if !ran.contains(&tag) {
+                        ran.push(tag)
+                    }
+                });
+                let ran = if ran.is_empty() { "nothing yet".to_owned() } else { ran.join(", ") };
+                Fault::refused(format!("{} never ran {image}", environment.name))
+                    .help(format!("a rollback returns to what ran there: {ran}; anything else is promoted"))
             })?,
             // Rolled back already, and the same command again: it must not go one further.
             None if rolled_back && fixed(from).is_some() => {
@@ -207,19 +228,33 @@ impl Sources {
             .with_context(|| Fault::refused("nothing is released yet").help("cargo xtask release v0.1.0"))
     }
 
-    /// Released versions that the registry has, with their schema.
-    fn released(&self) -> Result<Vec<(Version, u32)>> {
-        let mut released = Vec::new();
+    /// What a pinned image says of itself: by a commit that pinned it, else by the registry.
+    fn image_of(&self, digest: &Digest, history: &[Change]) -> Option<(String, Schema)> {
+        let told = history.iter().filter(|change| change.trailers.digest.as_ref() == Some(digest));
+        let mut told = told.filter_map(|change| change.trailers.commit.clone().zip(change.trailers.schema));
+        let label = || self.registry.labels(digest).map(|labels| (labels.revision, labels.schema)).ok();
+        told.next().or_else(label)
+    }
+
+    /// The versions that the registry has, but for what is pinned and what is asked for.
+    fn others(&self, facts: &Facts, history: &[Change]) -> Result<Vec<Other>> {
+        let mut others = Vec::new();
         for tag in self.registry.tags()? {
-            let Some(version) = Version::from_tag(&tag) else { continue };
+            let Some(version) = Version::from_tag(&tag).filter(|version| !version.is_prerelease()) else {
+                continue;
+            };
             // A tag of before this tool has no labels, and is no version to return to.
-            if let Some(digest) = self.registry.resolve(&tag)?
-                && let Ok(labels) = self.registry.labels(&digest)
-            {
-                released.push((version, labels.schema.current));
+            let Some(digest) = self.registry.resolve(&tag)? else { continue };
+            let Ok(labels) = self.registry.labels(&digest) else { continue };
+            if facts.from_digest.as_ref() == Some(&digest) || facts.to.digest == digest {
+                continue;
             }
+            let pinned =
+                |change: &Change| change.pin.as_ref().and_then(fixed).is_some_and(|(_, ran)| ran == digest);
+            let ran = history.iter().any(pinned) && bad_since(&digest, history).is_none();
+            others.push(Other { version, schema: labels.schema.current, ran });
         }
-        Ok(released)
+        Ok(others)
     }
 
     /// `ran` is a commit that pinned it, whose word counts while the registry does not answer.
@@ -247,15 +282,34 @@ impl Sources {
             (None, "edge") => (sha_tag(&revision), Accepts::Edge),
             (None, _) => (tag.to_owned(), Accepts::Sha),
         };
-        let (git_ref, commit) = match kind {
-            Accepts::Release => {
-                let by_commit = environment.git_ref == Ref::Commit;
-                let git_ref = if by_commit { revision.clone() } else { name.clone() };
-                (git_ref, self.commit_of_tag(&name)?)
+        let told = ran.and_then(|change| change.trailers.commit.clone());
+        let git_ref = match (kind, environment.git_ref) {
+            (Accepts::Release, Ref::Tag) => name.clone(),
+            _ => revision.clone(),
+        };
+        let commit = match self.commit(kind, environment.git_ref, &name, &revision) {
+            // What ran there is known by what the infra repository keeps of it.
+            Err(error) if told.is_some() && exit_code(&error) == Kind::Remote as u8 => {
+                log::warn!(
+                    "the project's remote does not answer, so whether {name} was moved is unknown: {}",
+                    Fault::from(error).message()
+                );
+                told
             }
-            Accepts::Edge | Accepts::Sha => (revision.clone(), self.commit_on_branch(&revision)?),
+            commit => commit?,
         };
         Ok(Candidate { name, kind, git_ref, commit, digest, revision, schema, version, unasked })
+    }
+
+    /// The commit that the project's remote has for an image; `None` if kustomize would not find it there.
+    fn commit(&self, kind: Accepts, by: Ref, name: &str, revision: &str) -> Result<Option<String>> {
+        match (kind, by) {
+            (Accepts::Release, Ref::Tag) => self.commit_of_tag(name),
+            (Accepts::Release, Ref::Commit) => {
+                Ok(self.commit_of_tag(name)?.or(self.commit_on_branch(revision)?))
+            }
+            (Accepts::Edge | Accepts::Sha, _) => self.commit_on_branch(revision),
+        }
     }
 
     /// The commit that the project's remote has under a tag.
@@ -283,7 +337,12 @@ impl Sources {
             |pin: &Pin| pin.tag.as_deref().and_then(Version::from_tag).filter(|version| !version.is_zero());
         let (from, Some(to)) = (version(&plan.from), version(&plan.to)) else { return Ok(String::new()) };
         let newer = from.as_ref().map_or(&to, |from| from.max(&to));
-        let Some(commit) = self.commit_of_tag(&newer.to_string())? else { return Ok(String::new()) };
+        // A rollback does not fail for its changelog.
+        let commit = self.commit_of_tag(&newer.to_string()).or_else(|error| match plan.verb {
+            Verb::Rollback => Ok(None),
+            Verb::Promote => Err(error),
+        })?;
+        let Some(commit) = commit else { return Ok(String::new()) };
         let Some(text) = self.project.show(&commit, "CHANGELOG.md")? else { return Ok(String::new()) };
         let (low, high) = match &from {
             Some(from) if *from > to => (Some(&to), from),

@@ -31,6 +31,16 @@ pub enum Verb {
     Rollback,
 }
 
+impl Verb {
+    /// As the command line has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Promote => "promote",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -85,6 +95,18 @@ pub struct Past {
     pub schema: Option<Schema>,
     /// Of the data file, when the pin was made; `None` if the service did not answer then.
     pub seen: Option<Seen>,
+    /// Whether it asked for a restore.
+    pub restores: bool,
+}
+
+/// A released version that is not asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    pub version: Version,
+    /// Of its binary.
+    pub schema: u32,
+    /// Whether it ran here, and was not rolled back from.
+    pub ran: bool,
 }
 
 /// A backup that is to be restored.
@@ -113,6 +135,12 @@ pub struct Facts {
     pub restore: Option<Restore>,
     pub observed: Observed,
     pub before: Option<Before>,
+    /// The digest that is pinned now, also where the file has a tag alone.
+    pub from_digest: Option<Digest>,
+    /// What the pinned image says of itself: its commit and its schema.
+    pub from_image: Option<(String, Schema)>,
+    /// Whether the operator named the image.
+    pub named: bool,
     /// How it stands with the required checks; asked for promotions.
     pub checks: Result<Vec<Check>, Fault>,
     /// What an earlier pin of the same tag says of its commit: that commit, and the one in the infra repository.
@@ -123,8 +151,8 @@ pub struct Facts {
     pub told_schema: Option<u32>,
     /// The earlier pins, newest first.
     pub past: Vec<Past>,
-    /// Released versions with the schema of their binaries; gathered only when a downgrade is asked for.
-    pub released: Vec<(Version, u32)>,
+    /// Other versions to go to; gathered only when a downgrade is asked for.
+    pub others: Vec<Other>,
     /// File names of the target's migrations, in order.
     pub migrations: Vec<String>,
     pub overrides: Vec<Override<PinGate>>,
@@ -153,6 +181,9 @@ pub struct Plan {
     pub migrations: Vec<String>,
     /// The gates that are not met and are passed.
     pub overrides: Vec<Override<PinGate>>,
+    /// The digest that is rolled back from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad: Option<Digest>,
     /// What was observed, and what could not be.
     pub notes: Vec<String>,
     /// How the image did on a copy of a data file.
@@ -196,12 +227,25 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         told_schema: facts.told_schema,
         migrations: schema::pending(facts),
         overrides,
+        bad: facts.flees(),
         notes,
         rehearsed: None,
     })
 }
 
 impl Facts {
+    /// Whether the service says that it did this restore.
+    pub fn has_restored(&self, id: &str) -> bool {
+        let restored = self.observed.report().and_then(|report| report.version.restored.as_ref());
+        restored.is_some_and(|restored| restored.id == id)
+    }
+
+    /// What a rollback leaves because it is bad; nothing if it goes back to what was left as bad itself.
+    fn flees(&self) -> Option<Digest> {
+        let leaves = self.verb == Verb::Rollback && self.bad_since.is_none();
+        self.from_digest.clone().filter(|digest| leaves && *digest != self.to.digest)
+    }
+
     /// Whether anything would be written. A restore that was asked for and not taken back stays, while the pin stays.
     pub fn is_change(&self) -> bool {
         let restore = self.restore.as_ref().map(|restore| &restore.id);
@@ -212,11 +256,14 @@ impl Facts {
 impl Plan {
     /// Whether it is still what a person agreed to.
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.from, &self.to, &self.restore) == (&other.from, &other.to, &other.restore)
+        let of =
+            |plan: &Self| (plan.from.clone(), plan.to.clone(), plan.restore.clone(), plan.migrations.clone());
+        of(self) == of(other)
     }
 
     fn trailers(&self, by: &str) -> Trailers {
         Trailers {
+            verb: Some(self.verb.word().to_owned()),
             environment: Some(self.environment.clone()),
             from: Some(self.from.name().to_owned()),
             to: Some(self.to.name().to_owned()),
@@ -226,7 +273,7 @@ impl Plan {
             seen: self.seen.clone(),
             told: self.told_schema,
             restore: self.restore.clone(),
-            bad: self.from.digest.clone().filter(|_| self.verb == Verb::Rollback && self.from != self.to),
+            bad: self.bad.clone(),
             by: Some(by.to_owned()),
         }
     }

@@ -24,7 +24,7 @@ use crate::trailers::{Trailers, overrides};
   cargo xtask promote verify --base main --head pin/production-v0.2.0
 
 Gates are passed by trailers of the commits, `Override: soak because …`, which it lists. A commit with the trailer
-Pin-Bad, back to what ran there before, is held against what a rollback must meet.")]
+Pin-Verb: rollback, back to what ran there before, is held against what a rollback must meet.")]
 pub struct Args {
     /// What it is to be merged into: a branch, ref or commit of the infra repository [default: infra's branch]
     #[arg(long, value_name = "REF")]
@@ -197,7 +197,7 @@ impl Verify<'_> {
 
     /// A rollback is what says so, leaves what is pinned, and returns to what ran there.
     fn verb(&self, told: &Trailers, from: &Pinned, to: &Pin) -> Result<Verb> {
-        let leaves = told.bad.is_some() && told.bad == from.pin.digest || from.pin == *to;
+        let leaves = told.verb.as_deref() == Some(Verb::Rollback.word()) || from.pin == *to;
         let history = self.sources.infra.history(self.environment).context("what ran there")?;
         let ran = |pin: &Pin| pin.tag == to.tag && pin.digest == to.digest;
         let returns = history.iter().filter_map(|change| change.pin.as_ref()).any(ran);

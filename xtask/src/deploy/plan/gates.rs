@@ -36,6 +36,7 @@ pub fn pass(facts: &Facts) -> Result<Passed, Fault> {
     let mut notes = Vec::new();
     let mut problems = Vec::new();
     hold(facts, &mut problems);
+    pending_restore(facts, &mut problems);
     image(facts, &mut notes, &mut problems);
     if facts.verb == Verb::Promote {
         accepts(facts, &mut problems);
@@ -101,6 +102,29 @@ fn hold(facts: &Facts, problems: &mut Vec<Problem>) {
     }
 }
 
+/// A change of the pin takes back a restore that was asked for, which may not have been done yet.
+fn pending_restore(facts: &Facts, problems: &mut Vec<Problem>) {
+    let Some(id) = &facts.from.restore else { return };
+    if facts.restore.as_ref().is_some_and(|restore| restore.id == *id) {
+        return;
+    }
+    let name = &facts.environment.name;
+    let report = facts.observed.report();
+    if facts.has_restored(id) {
+        return;
+    }
+    let (what, help) = (
+        format!("{name} was told to restore {id}, and has not said that it did"),
+        format!(
+            "wait until {name} runs it: its /version tells `restored`; a change now would take that back"
+        ),
+    );
+    problems.push(match report {
+        Some(_) => Problem::new(PinGate::Restore, what, help),
+        None => Problem::unknown(PinGate::Restore, what, help),
+    });
+}
+
 fn image(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
     let to = &facts.to;
     if let Some(why) = &to.unasked {
@@ -110,11 +134,16 @@ fn image(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
         ));
     }
     if let Some(commit) = &facts.bad_since {
-        notes.push(format!(
-            "take care: {} was rolled back from here (infra commit {})",
-            to.name,
-            short(commit)
-        ));
+        let what = format!("{} was rolled back from here (infra commit {})", to.name, short(commit));
+        if facts.verb == Verb::Promote && !facts.named {
+            let help = format!(
+                "if it is right by now, name it: cargo xtask promote {} {}",
+                facts.environment.name, to.name
+            );
+            problems.push(Problem::new(None, what, help));
+        } else {
+            notes.push(format!("take care: {what}"));
+        }
     }
     match &to.commit {
         Some(commit) if *commit == to.revision => {}
@@ -125,7 +154,7 @@ fn image(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
         )),
         None => problems.push(Problem::new(
             None,
-            format!("the project's remote has no {}", to.git_ref),
+            format!("the project's remote has no {}", to.name),
             "kustomize could not fetch the manifests: push the commit or the tag first",
         )),
     }
@@ -237,7 +266,7 @@ fn soak(facts: &Facts, name: &str, uptime: Option<SignedDuration>, problems: &mu
         None => problems.push(Problem::unknown(
             PinGate::Soak,
             format!("{name} does not say for how long it has run it"),
-            "see its /version; it needs dojo 0.2 or newer",
+            "it is of before its /version told it: promote something newer there, or pass the gate",
         )),
     }
 }
@@ -274,19 +303,16 @@ fn restore(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) 
     if let Some(there) = restore.there.as_ref().filter(|there| !there.contains(id)) {
         let list = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
         problems.push(Problem::new(
-            None,
-            format!("{name} has no backup {id}"),
-            format!("it has: {list}; others can be copied into the volume's backups/"),
+            PinGate::Restore,
+            format!("{name} does not list a backup {id}"),
+            format!("the newest that it has: {list}; if {id} lies in the volume's backups/, pass the gate: the pod looks for it, and refuses before anything is changed"),
         ));
     }
     if let Some(commit) = &restore.asked_before {
         problems.push(Problem::new(
-            None,
-            format!(
-                "{name} was told to restore {id} before (infra commit {}), and an id is applied once",
-                short(commit)
-            ),
-            "copy the backup under another name in the volume's backups/, and restore that",
+            PinGate::Restore,
+            format!("{name} was told to restore {id} before (infra commit {}), and an id is applied once", short(commit)),
+            "copy the backup under another name in the volume's backups/, and restore that; if it was never applied, pass the gate",
         ));
     }
     let now = facts.observed.report().map(|report| report.version.ledger.sequence);

@@ -3,8 +3,7 @@
 
 use super::{Facts, Past, Restore, Verb};
 use crate::image::Schema;
-use crate::report::{Ledger, Observed};
-use crate::version::Version;
+use crate::report::{Backup, Ledger, Observed};
 
 /// What is known of the file that the image will open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +57,7 @@ fn known(past: &[Past], number: u32) -> Schema {
 fn between(past: &[Past]) -> File {
     let mut schemas = Vec::new();
     let mut low = None;
-    for Past { schema, seen } in past {
+    for Past { schema, seen, .. } in past {
         schemas.push(*schema);
         // What was pinned when it was seen may not have been rolled out by then: that one counts too.
         if low.is_some() {
@@ -86,12 +85,13 @@ pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
                 version.ledger.id, version.ledger.sequence
             ));
             notes.extend(another_ledger(facts, &version.ledger));
+            notes.extend(about_to_migrate(facts, &version.commit, file));
             None
         }
         Observed::Silent(why) => Some(why.as_str()),
     };
     let file = file(facts);
-    let what = if facts.restore.is_some() { "that backup" } else { "data file" };
+    let what = if facts.restore.is_some() { "that backup" } else { "the data file" };
     match (&file, silent) {
         (File::Known(schema), why) => {
             if let (Some(why), None) = (why, &facts.restore) {
@@ -99,6 +99,17 @@ pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
                 notes.push(format!(
                     "data file has schema {file}, as you say; {environment} does not answer ({why})"
                 ));
+                let seen =
+                    facts.past.iter().take_while(|past| !past.restores).find_map(|past| past.seen.as_ref());
+                if let Some(seen) = seen.filter(|seen| seen.schema.current > file) {
+                    let seen = seen.schema.current;
+                    return Some((
+                        format!(
+                            "you say that {environment}'s data file has schema {file}, and the service said {seen} before: a file does not go back without a restore"
+                        ),
+                        "read it again where it lies: dojo migrate --plan".to_owned(),
+                    ));
+                }
                 let highest = facts.past.iter().filter_map(|past| Some(past.schema?.current)).max();
                 if let Some(higher) = highest.filter(|higher| *higher > file) {
                     notes.push(format!(
@@ -151,13 +162,28 @@ pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
     }
 }
 
+/// What is pinned, and does not run yet, may migrate the file before the new pin arrives.
+fn about_to_migrate(facts: &Facts, runs: &str, file: u32) -> Option<String> {
+    let (revision, schema) = facts.from_image.as_ref()?;
+    let coming = revision != runs && schema.current > file && !schema.admits(facts.to.schema.current);
+    coming.then(|| {
+        let (name, pinned, schema) = (&facts.environment.name, facts.from.pin.name(), schema.current);
+        format!(
+            "take care: {name} does not run {pinned} yet, which will migrate its file to schema {schema}; if it starts before this arrives, {} will refuse the file",
+            facts.to.name
+        )
+    })
+}
+
 /// What is wrong with a ledger that was seen before: another volume, or a tail that was lost.
 fn another_ledger(facts: &Facts, now: &Ledger) -> Option<String> {
-    let seen = facts.past.iter().find_map(|past| past.seen.as_ref())?;
+    let at = facts.past.iter().position(|past| past.seen.is_some())?;
+    let seen = facts.past[at].seen.as_ref()?;
     if seen.ledger != now.id {
         return Some(format!("take care: until now the ledger was {}; is it the right volume?", seen.ledger));
     }
-    let back = seen.sequence > now.sequence && facts.from.restore.is_none();
+    let restored = facts.past[..=at].iter().any(|past| past.restores);
+    let back = seen.sequence > now.sequence && !restored;
     back.then(|| {
         format!(
             "take care: the ledger was at sequence {} before, and was not restored by this tool",
@@ -186,34 +212,32 @@ const REPLACED: &str = "-replaced-";
 
 /// What a person can do instead of a downgrade.
 fn way_out(facts: &Facts, file: &File) -> String {
-    let name = &facts.environment.name;
-    let safe = facts.released.iter().filter(|(_, schema)| file.admits(*schema)).map(|(version, _)| version);
-    // A rollback flees from what is pinned.
-    let is_pinned = |version: &Version| version.to_string() == facts.from.pin.name();
-    let (pinned, others): (Vec<_>, Vec<_>) = safe.partition(|version| is_pinned(version));
-    let safe = match (others.into_iter().max(), pinned.first(), facts.verb) {
-        (Some(version), _, Verb::Rollback) => {
+    let (name, to) = (&facts.environment.name, &facts.to.name);
+    let safe = || facts.others.iter().filter(|other| file.admits(other.schema));
+    let newest = |ran: bool| safe().filter(|other| other.ran == ran).map(|other| &other.version).max();
+    let pinned = facts.from_image.as_ref().filter(|(_, schema)| file.admits(schema.current));
+    let safe = match (newest(true), pinned, newest(false)) {
+        (Some(version), ..) => {
             format!("newest safe version: {version} (cargo xtask rollback {name} --to {version})")
         }
-        (Some(version), _, Verb::Promote) => {
+        (None, Some(_), _) => {
+            let pinned = facts.from.pin.name();
+            format!("newest safe version: {pinned}, which is pinned now; fix forward with a new release")
+        }
+        (None, None, Some(version)) => {
             format!("newest safe version: {version} (cargo xtask promote {name} {version})")
         }
-        (None, Some(version), _) => {
-            format!("newest safe version: {version}, which is pinned now; fix forward with a new release")
-        }
-        (None, None, _) => {
+        (None, None, None) => {
             "no released version is known to open it: fix forward with a new release".to_owned()
         }
     };
-    if facts.restore.is_some() {
+    if facts.restore.is_some() || facts.verb == Verb::Promote {
         return safe;
     }
     let schema = facts.to.schema.current;
-    let to = &facts.to.name;
     let backups = facts.observed.report().and_then(|report| report.version.backups.as_ref());
-    let fitting = backups.and_then(|backups| {
-        backups.iter().find(|backup| backup.schema <= schema && !backup.id.contains(REPLACED))
-    });
+    let fits = |backup: &&Backup| backup.schema <= schema && !backup.id.contains(REPLACED);
+    let fitting = backups.and_then(|backups| backups.iter().find(fits));
     let id = fitting.map_or_else(|| format!("ledger-schema{schema}-seq…"), |backup| backup.id.clone());
     format!(
         "{safe}\n      or lose what was written since a backup: cargo xtask rollback {name} --to {to} --restore {id}"

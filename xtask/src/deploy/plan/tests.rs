@@ -63,13 +63,18 @@ fn facts(verb: Verb, to: Candidate, observed: Observed) -> Facts {
         told_schema: None,
         past: vec![past(2), past(1)],
         overrides: Vec::new(),
-        released: [("v0.1.0", 1), ("v0.2.0", 2), ("v0.2.1", 2)].map(|(v, s)| (v.parse().unwrap(), s)).into(),
+        from_digest: Some(Digest::of(b"v0.2.1")),
+        from_image: Some((COMMIT.into(), Schema { current: 2, oldest_binary: 2 })),
+        named: true,
+        others: [("v0.1.0", 1, true), ("v0.2.0", 2, true), ("v0.3.0", 2, false)]
+            .map(|(v, schema, ran)| Other { version: v.parse().unwrap(), schema, ran })
+            .into(),
         migrations: vec!["0001_ledger.sql".into(), "0002_notes.sql".into(), "0003_more.sql".into()],
     }
 }
 
 fn past(schema: u32) -> Past {
-    Past { schema: Some(Schema { current: schema, oldest_binary: schema }), seen: None }
+    Past { schema: Some(Schema { current: schema, oldest_binary: schema }), ..Past::default() }
 }
 
 fn before(name: &str, observed: Observed) -> Option<Before> {
@@ -118,7 +123,7 @@ fn an_unknown_file_is_never_guessed_to_be_old() {
     assert!(plan(&facts(Verb::Rollback, candidate("v0.2.0", 2), silent())).unwrap().change);
     let base = |schema| facts(Verb::Rollback, candidate("v0.2.0", schema), silent());
     let unknown = Facts { past: vec![past(1), Past::default()], ..base(2) };
-    assert!(refusal(&unknown).contains("schema of data file is unknown"));
+    assert!(refusal(&unknown).contains("schema of the data file is unknown"));
     assert!(plan(&Facts { told_schema: Some(2), ..unknown }).unwrap().change);
     assert!(refusal(&Facts { told_schema: Some(3), ..base(2) }).contains("downgrade"));
     let told = plan(&Facts { told_schema: Some(1), ..base(2) }).unwrap().to_string();
@@ -141,7 +146,7 @@ fn a_file_that_nobody_sees_lies_between_what_was_seen_and_the_highest_since() {
     // What was pinned when it was seen may have been rolled out after that.
     assert!(refusal(&base(2, vec![seen(2, 2), past(3)])).contains("between 2 and 3"));
     // The highest admits an older binary, so every file up to it does.
-    let admits = Past { schema: Some(Schema { current: 3, oldest_binary: 2 }), seen: None };
+    let admits = Past { schema: Some(Schema { current: 3, oldest_binary: 2 }), ..Past::default() };
     assert!(plan(&base(2, vec![admits, seen(2, 2), past(2)])).unwrap().change);
     let lower = vec![seen(1, 2), past(1)];
     assert!(refusal(&base(1, lower)).contains("if nobody else changed it"));
@@ -320,7 +325,7 @@ fn a_restore_goes_by_the_backups_schema_and_names_what_is_lost() {
         refused(Restore { schema: None, ..backup() }).contains("tell the backup's schema: --file-schema N")
     );
     let absent = Restore { there: Some(vec!["other".into()]), ..backup() };
-    assert!(refused(absent).contains("production has no backup ledger-schema1-seq40"));
+    assert!(refused(absent).contains("production does not list a backup ledger-schema1-seq40"));
     let twice = Restore { asked_before: Some("abc".into()), ..backup() };
     assert!(refused(twice).contains("an id is applied once"));
 }
@@ -351,4 +356,67 @@ fn another_volume_and_a_lost_tail_are_seen() {
     assert!(told("beef", 1).contains("take care: until now the ledger was beef; is it the right volume?"));
     assert!(told("7f3a", 43).contains("take care: the ledger was at sequence 43 before"));
     assert!(!told("7f3a", 42).contains("take care"));
+}
+
+#[test]
+fn what_the_operator_reads_is_held_against_what_the_service_said() {
+    let schema = Schema { current: 2, oldest_binary: 2 };
+    let seen = Some(Seen { schema, ledger: "7f3a".into(), sequence: 42 });
+    let base = |restores| Facts {
+        past: vec![Past { restores, ..past(1) }, Past { seen: seen.clone(), ..past(2) }],
+        told_schema: Some(1),
+        ..facts(Verb::Rollback, candidate("v0.1.0", 1), silent())
+    };
+    assert!(refusal(&base(false)).contains("a file does not go back without a restore"));
+    assert!(plan(&base(true)).unwrap().change);
+}
+
+#[test]
+fn a_pin_that_does_not_run_yet_may_migrate_the_file_first() {
+    let mut facts = facts(Verb::Rollback, candidate("v0.1.0", 1), reports(1, 1));
+    assert!(!plan(&facts).unwrap().to_string().contains("take care"));
+    facts.from_image = Some(("f".repeat(40), Schema { current: 2, oldest_binary: 2 }));
+    let told = plan(&facts).unwrap().to_string();
+    assert!(
+        told.contains(
+            "take care: production does not run v0.2.1 yet, which will migrate its file to schema 2"
+        ),
+        "{told}"
+    );
+    facts.from_image = Some(("f".repeat(40), Schema { current: 2, oldest_binary: 1 }));
+    assert!(!plan(&facts).unwrap().to_string().contains("take care"));
+}
+
+#[test]
+fn what_was_rolled_back_is_promoted_again_by_name_alone() {
+    let mut facts = facts(Verb::Promote, candidate("v0.2.2", 2), reports(2, 2));
+    facts.bad_since = Some("abc".into());
+    assert!(plan(&facts).unwrap().to_string().contains("take care: v0.2.2 was rolled back from here"));
+    facts.named = false;
+    let text = refusal(&facts);
+    assert!(
+        text.contains("rolled back from here (infra commit abc)")
+            && text.contains("name it: cargo xtask promote production v0.2.2"),
+        "{text}"
+    );
+    // Back to what was left as bad: the other one is not bad for that.
+    facts.verb = Verb::Rollback;
+    assert_eq!(plan(&facts).unwrap().bad, None);
+}
+
+#[test]
+fn a_restore_that_is_not_done_is_not_taken_back_in_passing() {
+    let mut facts = facts(Verb::Promote, candidate("v0.2.2", 2), reports(2, 2));
+    facts.from.restore = Some("ledger-schema1-seq40".into());
+    let text = refusal(&facts);
+    assert!(
+        text.contains("was told to restore ledger-schema1-seq40, and has not said that it did"),
+        "{text}"
+    );
+    assert!(plan(&overridden(facts.clone(), &[PinGate::Restore])).unwrap().change);
+    if let Observed::Reports(report) = &mut facts.observed {
+        let (id, at) = ("ledger-schema1-seq40".to_owned(), String::new());
+        report.version.restored = Some(crate::report::Restored { id, at });
+    }
+    assert!(plan(&facts).unwrap().change);
 }
