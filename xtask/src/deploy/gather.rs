@@ -360,9 +360,14 @@ fn canonical(asked: &str) -> String {
     asked.parse::<Version>().map_or_else(|_| asked.to_owned(), |version| version.to_string())
 }
 
+/// The infra template's `v0.0.0`, which no image has.
+pub fn is_zero(tag: &str) -> bool {
+    Version::from_tag(tag).is_some_and(|version| version.is_zero())
+}
+
 /// A pin that names one image for good: by digest, under a tag that never moves.
 fn fixed(pin: &Pin) -> Option<(String, Digest)> {
-    let tag = pin.tag.clone().filter(|tag| is_fixed(tag) && !pin.is_nothing())?;
+    let tag = pin.tag.clone().filter(|tag| is_fixed(tag) && !is_zero(tag))?;
     Some((tag, pin.digest.clone()?))
 }
 

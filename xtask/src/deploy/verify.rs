@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::json;
 
-use super::gather::{Asked, Sources};
+use super::gather::{Asked, Sources, is_zero};
 use super::plan::{self, Facts, Plan, Verb};
 use crate::environment::{Pinned, check_id};
 use crate::fault::{Fault, Kind};
@@ -24,7 +24,7 @@ use crate::trailers::{Trailers, overrides};
   cargo xtask promote verify --base main --head pin/production-v0.2.0
 
 Gates are passed by trailers of the commits, `Override: soak because …`, which it lists. A commit with the trailer
-Pin-Verb: rollback, back to what ran there before, is held against what a rollback must meet.")]
+Pin-Verb: rollback or Pin-Bad, back to what ran there before, is held against what a rollback must meet.")]
 pub struct Args {
     /// What it is to be merged into: a branch, ref or commit of the infra repository [default: infra's branch]
     #[arg(long, value_name = "REF")]
@@ -160,12 +160,11 @@ impl Verify<'_> {
 
     /// The facts of a promotion or a rollback to what is proposed, whose three values must belong together.
     fn gather(&self, from: &Pinned, to: &Pinned) -> Result<Facts> {
-        let tag =
-            to.pin.tag.as_deref().filter(|tag| is_fixed(tag) && !to.pin.is_nothing()).ok_or_else(|| {
-                let tag = to.pin.tag.as_deref().unwrap_or("none");
-                Fault::refused(format!("newTag would be {tag}, which is no image for good"))
-                    .help("pin a version or a commit's sha-…, as cargo xtask promote does")
-            })?;
+        let tag = to.pin.tag.as_deref().filter(|tag| is_fixed(tag) && !is_zero(tag)).ok_or_else(|| {
+            let tag = to.pin.tag.as_deref().unwrap_or("none");
+            Fault::refused(format!("newTag would be {tag}, which is no image for good"))
+                .help("pin a version or a commit's sha-…, as cargo xtask promote does")
+        })?;
         let messages = self.sources.infra.messages(self.proposal, self.environment)?;
         let mut told = messages.iter().map(|message| Trailers::parse(message));
         let of_this = |told: &Trailers| told.environment.as_ref() == Some(&self.environment.name);
@@ -197,7 +196,8 @@ impl Verify<'_> {
 
     /// A rollback is what says so, leaves what is pinned, and returns to what ran there.
     fn verb(&self, told: &Trailers, from: &Pinned, to: &Pin) -> Result<Verb> {
-        let leaves = told.verb.as_deref() == Some(Verb::Rollback.word()) || from.pin == *to;
+        let says = told.verb.as_deref() == Some(Verb::Rollback.word());
+        let leaves = says || told.bad.is_some() && told.bad == from.pin.digest || from.pin == *to;
         let history = self.sources.infra.history(self.environment).context("what ran there")?;
         let ran = |pin: &Pin| pin.tag == to.tag && pin.digest == to.digest;
         let returns = history.iter().filter_map(|change| change.pin.as_ref()).any(ran);
