@@ -3,25 +3,29 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::plan::{self, Before, Candidate, Facts, Other, Past, Restore, Verb};
 use crate::changelog;
 use crate::checks::{Check, judge};
 use crate::environment::told_by_name;
-use crate::fault::{Fault, Kind, exit_code};
+use crate::fault::Fault;
 use crate::gate::{Override, PinGate};
 use crate::git::Git;
 use crate::github::Github;
-use crate::image::{Digest, Schema, is_fixed, sha_tag};
+use crate::image::{Digest, Schema};
 use crate::infra::{Change, Infra};
 use crate::kustomization::Pin;
-use crate::pipeline::{Accepts, Environment, Pipeline, Ref};
+use crate::pipeline::{Environment, Pipeline};
 use crate::registry::Registry;
 use crate::report::Observed;
 use crate::service;
 use crate::terminal::Spinner;
 use crate::version::Version;
+
+mod target;
+pub use target::is_zero;
+use target::{bad_since, fixed};
 
 /// All that is asked.
 pub struct Sources {
@@ -153,81 +157,6 @@ impl Sources {
         Ok(judge(self.pipeline.checks(), &runs, &github.checks_page(commit)))
     }
 
-    /// What a promotion brings: what was asked for, or the newest.
-    fn newcomer(&self, asked: &Asked) -> Result<Candidate> {
-        let image = asked.image.clone().map_or_else(|| self.newest(&asked.environment), Ok)?;
-        let image = canonical(&image);
-        if image != "edge" && !is_fixed(&image) {
-            return Err(Fault::usage(format!("{image} is no image to promote"))
-                .help("name a version (v0.1.0), a commit's tag (sha-…), or edge")
-                .into());
-        }
-        let digest = self.registry.find(&image)?;
-        self.candidate(&asked.environment, &image, digest, None)
-    }
-
-    /// What a rollback returns to: an image that ran here, by the digest that it had then.
-    fn predecessor(&self, asked: &Asked, from: &Pin, history: &[Change]) -> Result<Candidate> {
-        let environment = &asked.environment;
-        let pins = || history.iter().filter_map(|change| Some((fixed(change.pin.as_ref()?)?, change)));
-        let rollback = Some(Verb::Rollback.word());
-        let rolled_back = history.first().is_some_and(|newest| newest.trailers.verb.as_deref() == rollback);
-        let found = match asked.image.as_deref().map(canonical) {
-            Some(image) => pins().find(|((tag, _), _)| *tag == image).ok_or_else(|| {
-                let mut ran: Vec<_> = Vec::new();
-                pins().for_each(|((tag, _), _)| {
-                    if !ran.contains(&tag) {
-                        ran.push(tag)
-                    }
-                });
-                let ran = if ran.is_empty() { "nothing yet".to_owned() } else { ran.join(", ") };
-                Fault::refused(format!("{} never ran {image}", environment.name))
-                    .help(format!("a rollback returns to what ran there: {ran}; anything else is promoted"))
-            })?,
-            // Rolled back already, and the same command again: it must not go one further.
-            None if rolled_back && fixed(from).is_some() => {
-                pins().next().context("a pin without a commit")?
-            }
-            None => {
-                let mut earlier = pins().filter(|((_, digest), _)| Some(digest) != from.digest.as_ref());
-                earlier.find(|((_, digest), _)| bad_since(digest, history).is_none()).ok_or_else(|| {
-                    let path = &environment.kustomization;
-                    Fault::refused(format!(
-                        "the history of {path} has no earlier pin to return to that is not marked bad"
-                    ))
-                    .help(format!(
-                        "name one with --to, or one that never ran here: cargo xtask promote {} VERSION",
-                        environment.name
-                    ))
-                })?
-            }
-        };
-        let ((tag, digest), _) = found;
-        // Of all commits that pinned it, the one that says most.
-        let told = pins().find(|((_, other), change)| {
-            *other == digest && change.trailers.digest.as_ref() == Some(&digest)
-        });
-        self.candidate(environment, &tag, digest, told.map(|(_, change)| change))
-    }
-
-    fn newest(&self, environment: &Environment) -> Result<String> {
-        if let Some(before) = &environment.after {
-            let pin = self.infra.pin(self.pipeline.environment(before)?)?;
-            return pin.tag.clone().filter(|_| !pin.is_nothing()).with_context(|| {
-                Fault::refused(format!("{before} runs nothing yet"))
-                    .help(format!("cargo xtask promote {before}"))
-            });
-        }
-        if environment.accepts.contains(&Accepts::Edge) {
-            return Ok("edge".into());
-        }
-        let versions = self.registry.tags()?.into_iter().filter_map(|tag| Version::from_tag(&tag));
-        let newest = versions.filter(|version| !version.is_prerelease()).max();
-        newest
-            .map(|version| version.to_string())
-            .with_context(|| Fault::refused("nothing is released yet").help("cargo xtask release v0.1.0"))
-    }
-
     /// What a pinned image says of itself: by a commit that pinned it, else by the registry.
     fn image_of(&self, digest: &Digest, history: &[Change]) -> Option<(String, Schema)> {
         let told = history.iter().filter(|change| change.trailers.digest.as_ref() == Some(digest));
@@ -257,80 +186,6 @@ impl Sources {
         Ok(others)
     }
 
-    /// `ran` is a commit that pinned it, whose word counts while the registry does not answer.
-    fn candidate(
-        &self,
-        environment: &Environment,
-        tag: &str,
-        digest: Digest,
-        ran: Option<&Change>,
-    ) -> Result<Candidate> {
-        let (revision, schema, version, unasked) = match self.registry.labels(&digest) {
-            Ok(labels) => (labels.revision, labels.schema, Some(labels.version), None),
-            Err(error) => {
-                let told = ran.and_then(|change| change.trailers.commit.clone().zip(change.trailers.schema));
-                let Some((revision, schema)) = told.filter(|_| exit_code(&error) == Kind::Remote as u8)
-                else {
-                    return Err(error);
-                };
-                (revision, schema, None, Some(format!("{error:#}")))
-            }
-        };
-        let (name, kind) = match (Version::from_tag(tag), tag) {
-            (Some(_), _) => (tag.to_owned(), Accepts::Release),
-            // edge itself is never pinned: it moves.
-            (None, "edge") => (sha_tag(&revision), Accepts::Edge),
-            (None, _) => (tag.to_owned(), Accepts::Sha),
-        };
-        let told = ran.and_then(|change| change.trailers.commit.clone());
-        let git_ref = match (kind, environment.git_ref) {
-            (Accepts::Release, Ref::Tag) => name.clone(),
-            _ => revision.clone(),
-        };
-        let commit = match self.commit(kind, environment.git_ref, &name, &revision) {
-            // What ran there is known by what the infra repository keeps of it.
-            Err(error) if told.is_some() && exit_code(&error) == Kind::Remote as u8 => {
-                log::warn!(
-                    "the project's remote does not answer, so whether {name} was moved is unknown: {}",
-                    Fault::from(error).message()
-                );
-                told
-            }
-            commit => commit?,
-        };
-        Ok(Candidate { name, kind, git_ref, commit, digest, revision, schema, version, unasked })
-    }
-
-    /// The commit that the project's remote has for an image; `None` if kustomize would not find it there.
-    fn commit(&self, kind: Accepts, by: Ref, name: &str, revision: &str) -> Result<Option<String>> {
-        match (kind, by) {
-            (Accepts::Release, Ref::Tag) => self.commit_of_tag(name),
-            (Accepts::Release, Ref::Commit) => {
-                Ok(self.commit_of_tag(name)?.or(self.commit_on_branch(revision)?))
-            }
-            (Accepts::Edge | Accepts::Sha, _) => self.commit_on_branch(revision),
-        }
-    }
-
-    /// The commit that the project's remote has under a tag.
-    fn commit_of_tag(&self, tag: &str) -> Result<Option<String>> {
-        let reference = format!("refs/tags/{tag}");
-        let commit = self.project.remote_ref("origin", &reference)?;
-        if let Some(commit) = &commit
-            && self.project.commit(commit)?.is_none()
-        {
-            self.project.fetch("origin", &reference)?;
-        }
-        Ok(commit)
-    }
-
-    /// The same commit, if it is on the project's branch.
-    fn commit_on_branch(&self, commit: &str) -> Result<Option<String>> {
-        let head = self.project.fetch("origin", &format!("refs/heads/{}", self.pipeline.branch))?;
-        let known = self.project.commit(commit)?;
-        Ok(known.filter(|commit| self.project.is_ancestor(commit, &head).unwrap_or(false)))
-    }
-
     /// The changelog between the two pins; empty where either is no version.
     pub fn changes(&self, plan: &plan::Plan) -> Result<String> {
         let version =
@@ -355,22 +210,6 @@ impl Sources {
     }
 }
 
-/// A version as it is tagged, also where the `v` was left out.
-fn canonical(asked: &str) -> String {
-    asked.parse::<Version>().map_or_else(|_| asked.to_owned(), |version| version.to_string())
-}
-
-/// The infra template's `v0.0.0`, which no image has.
-pub fn is_zero(tag: &str) -> bool {
-    Version::from_tag(tag).is_some_and(|version| version.is_zero())
-}
-
-/// A pin that names one image for good: by digest, under a tag that never moves.
-fn fixed(pin: &Pin) -> Option<(String, Digest)> {
-    let tag = pin.tag.clone().filter(|tag| is_fixed(tag) && !is_zero(tag))?;
-    Some((tag, pin.digest.clone()?))
-}
-
 /// What an earlier pin of the same version says of its commit, and the commit that says it.
 fn tagged_before(to: &Candidate, history: &[Change]) -> Option<(String, String)> {
     let same = history.iter().filter(|change| change.trailers.to.as_ref() == Some(&to.name));
@@ -378,16 +217,6 @@ fn tagged_before(to: &Candidate, history: &[Change]) -> Option<(String, String)>
         same.filter_map(|change| Some((change.trailers.commit.clone()?, change.commit.id.clone())));
     // The first time that it was pinned is what it was made as.
     told.next_back()
-}
-
-/// The last change that rolled back from this image, unless it was pinned again since.
-fn bad_since(digest: &Digest, history: &[Change]) -> Option<String> {
-    let again = |change: &&Change| change.pin.as_ref().and_then(|pin| pin.digest.as_ref()) != Some(digest);
-    let since = history.iter().take_while(again);
-    since
-        .filter(|change| change.trailers.bad.as_ref() == Some(digest))
-        .map(|change| change.commit.id.clone())
-        .next()
 }
 
 fn restore(id: &str, now: &Option<String>, history: &[Change], observed: &Observed) -> Restore {

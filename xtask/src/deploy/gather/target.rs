@@ -1,0 +1,189 @@
+//! Which image is to be pinned: what was asked for, the newest that there is, or what ran before.
+
+use anyhow::{Context as _, Result};
+
+use super::{Asked, Sources};
+use crate::deploy::plan::{Candidate, Verb};
+use crate::fault::{Fault, Kind, exit_code};
+use crate::image::{Digest, is_fixed, sha_tag};
+use crate::infra::Change;
+use crate::kustomization::Pin;
+use crate::pipeline::{Accepts, Environment, Ref};
+use crate::version::Version;
+
+impl Sources {
+    /// What a promotion brings: what was asked for, or the newest.
+    pub(super) fn newcomer(&self, asked: &Asked) -> Result<Candidate> {
+        let image = asked.image.clone().map_or_else(|| self.newest(&asked.environment), Ok)?;
+        let image = canonical(&image);
+        if image != "edge" && !is_fixed(&image) {
+            return Err(Fault::usage(format!("{image} is no image to promote"))
+                .help("name a version (v0.1.0), a commit's tag (sha-…), or edge")
+                .into());
+        }
+        let digest = self.registry.find(&image)?;
+        self.candidate(&asked.environment, &image, digest, None)
+    }
+
+    /// What a rollback returns to: an image that ran here, by the digest that it had then.
+    pub(super) fn predecessor(&self, asked: &Asked, from: &Pin, history: &[Change]) -> Result<Candidate> {
+        let environment = &asked.environment;
+        let pins = || history.iter().filter_map(|change| Some((fixed(change.pin.as_ref()?)?, change)));
+        let rollback = Some(Verb::Rollback.word());
+        let rolled_back = history.first().is_some_and(|newest| newest.trailers.verb.as_deref() == rollback);
+        let found = match asked.image.as_deref().map(canonical) {
+            Some(image) => pins().find(|((tag, _), _)| *tag == image).ok_or_else(|| {
+                let mut ran: Vec<_> = Vec::new();
+                for ((tag, _), _) in pins() {
+                    if !ran.contains(&tag) {
+                        ran.push(tag);
+                    }
+                }
+                let ran = if ran.is_empty() { "nothing yet".to_owned() } else { ran.join(", ") };
+                Fault::refused(format!("{} never ran {image}", environment.name))
+                    .help(format!("a rollback returns to what ran there: {ran}; anything else is promoted"))
+            })?,
+            // Rolled back already, and the same command again: it must not go one further.
+            None if rolled_back && fixed(from).is_some() => {
+                pins().next().context("a pin without a commit")?
+            }
+            None => {
+                let mut earlier = pins().filter(|((_, digest), _)| Some(digest) != from.digest.as_ref());
+                earlier.find(|((_, digest), _)| bad_since(digest, history).is_none()).ok_or_else(|| {
+                    let path = &environment.kustomization;
+                    Fault::refused(format!(
+                        "the history of {path} has no earlier pin to return to that is not marked bad"
+                    ))
+                    .help(format!(
+                        "name one with --to, or one that never ran here: cargo xtask promote {} VERSION",
+                        environment.name
+                    ))
+                })?
+            }
+        };
+        let ((tag, digest), _) = found;
+        // Of all commits that pinned it, the one that says most.
+        let told = pins().find(|((_, other), change)| {
+            *other == digest && change.trailers.digest.as_ref() == Some(&digest)
+        });
+        self.candidate(environment, &tag, digest, told.map(|(_, change)| change))
+    }
+
+    fn newest(&self, environment: &Environment) -> Result<String> {
+        if let Some(before) = &environment.after {
+            let pin = self.infra.pin(self.pipeline.environment(before)?)?;
+            return pin.tag.clone().filter(|_| !pin.is_nothing()).with_context(|| {
+                Fault::refused(format!("{before} runs nothing yet"))
+                    .help(format!("cargo xtask promote {before}"))
+            });
+        }
+        if environment.accepts.contains(&Accepts::Edge) {
+            return Ok("edge".into());
+        }
+        let versions = self.registry.tags()?.into_iter().filter_map(|tag| Version::from_tag(&tag));
+        let newest = versions.filter(|version| !version.is_prerelease()).max();
+        newest
+            .map(|version| version.to_string())
+            .with_context(|| Fault::refused("nothing is released yet").help("cargo xtask release v0.1.0"))
+    }
+
+    /// `ran` is a commit that pinned it, whose word counts while the registry does not answer.
+    fn candidate(
+        &self,
+        environment: &Environment,
+        tag: &str,
+        digest: Digest,
+        ran: Option<&Change>,
+    ) -> Result<Candidate> {
+        let (revision, schema, version, unasked) = match self.registry.labels(&digest) {
+            Ok(labels) => (labels.revision, labels.schema, Some(labels.version), None),
+            Err(error) => {
+                let told = ran.and_then(|change| change.trailers.commit.clone().zip(change.trailers.schema));
+                let Some((revision, schema)) = told.filter(|_| exit_code(&error) == Kind::Remote as u8)
+                else {
+                    return Err(error);
+                };
+                (revision, schema, None, Some(format!("{error:#}")))
+            }
+        };
+        let (name, kind) = match (Version::from_tag(tag), tag) {
+            (Some(_), _) => (tag.to_owned(), Accepts::Release),
+            // edge itself is never pinned: it moves.
+            (None, "edge") => (sha_tag(&revision), Accepts::Edge),
+            (None, _) => (tag.to_owned(), Accepts::Sha),
+        };
+        let told = ran.and_then(|change| change.trailers.commit.clone());
+        let git_ref = match (kind, environment.git_ref) {
+            (Accepts::Release, Ref::Tag) => name.clone(),
+            _ => revision.clone(),
+        };
+        let commit = match self.commit(kind, environment.git_ref, &name, &revision) {
+            // What ran there is known by what the infra repository keeps of it.
+            Err(error) if told.is_some() && exit_code(&error) == Kind::Remote as u8 => {
+                log::warn!(
+                    "the project's remote does not answer, so whether {name} was moved is unknown: {}",
+                    Fault::from(error).message()
+                );
+                told
+            }
+            commit => commit?,
+        };
+        Ok(Candidate { name, kind, git_ref, commit, digest, revision, schema, version, unasked })
+    }
+
+    /// The commit that the project's remote has for an image; `None` if kustomize would not find it there.
+    fn commit(&self, kind: Accepts, by: Ref, name: &str, revision: &str) -> Result<Option<String>> {
+        match (kind, by) {
+            (Accepts::Release, Ref::Tag) => self.commit_of_tag(name),
+            (Accepts::Release, Ref::Commit) => {
+                Ok(self.commit_of_tag(name)?.or(self.commit_on_branch(revision)?))
+            }
+            (Accepts::Edge | Accepts::Sha, _) => self.commit_on_branch(revision),
+        }
+    }
+
+    /// The commit that the project's remote has under a tag.
+    pub(super) fn commit_of_tag(&self, tag: &str) -> Result<Option<String>> {
+        let reference = format!("refs/tags/{tag}");
+        let commit = self.project.remote_ref("origin", &reference)?;
+        if let Some(commit) = &commit
+            && self.project.commit(commit)?.is_none()
+        {
+            self.project.fetch("origin", &reference)?;
+        }
+        Ok(commit)
+    }
+
+    /// The same commit, if it is on the project's branch.
+    fn commit_on_branch(&self, commit: &str) -> Result<Option<String>> {
+        let head = self.project.fetch("origin", &format!("refs/heads/{}", self.pipeline.branch))?;
+        let known = self.project.commit(commit)?;
+        Ok(known.filter(|commit| self.project.is_ancestor(commit, &head).unwrap_or(false)))
+    }
+}
+
+/// A version as it is tagged, also where the `v` was left out.
+fn canonical(asked: &str) -> String {
+    asked.parse::<Version>().map_or_else(|_| asked.to_owned(), |version| version.to_string())
+}
+
+/// The infra template's `v0.0.0`, which no image has.
+pub fn is_zero(tag: &str) -> bool {
+    Version::from_tag(tag).is_some_and(|version| version.is_zero())
+}
+
+/// A pin that names one image for good: by digest, under a tag that never moves.
+pub fn fixed(pin: &Pin) -> Option<(String, Digest)> {
+    let tag = pin.tag.clone().filter(|tag| is_fixed(tag) && !is_zero(tag))?;
+    Some((tag, pin.digest.clone()?))
+}
+
+/// The last change that rolled back from this image, unless it was pinned again since.
+pub fn bad_since(digest: &Digest, history: &[Change]) -> Option<String> {
+    let again = |change: &&Change| change.pin.as_ref().and_then(|pin| pin.digest.as_ref()) != Some(digest);
+    let since = history.iter().take_while(again);
+    since
+        .filter(|change| change.trailers.bad.as_ref() == Some(digest))
+        .map(|change| change.commit.id.clone())
+        .next()
+}
