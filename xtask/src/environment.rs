@@ -30,14 +30,20 @@ const KEY: &str = "DOJO_RESTORE=";
 
 /// The id that the file names; `None` if it names none.
 pub fn restore_of(text: &str) -> Option<String> {
-    let id = text.lines().rev().find_map(|line| line.strip_prefix(KEY))?.trim();
+    let id = text.lines().rev().find_map(|line| blank(line).strip_prefix(KEY))?.trim();
     (!id.is_empty()).then(|| id.to_owned())
+}
+
+/// kustomize takes no notice of blanks before a key, nor of a byte order mark.
+fn blank(line: &str) -> &str {
+    line.trim_start_matches('\u{feff}').trim_start()
 }
 
 /// The text with this id, or with none.
 pub fn with_restore(text: &str, id: Option<&str>) -> String {
     let line = format!("{KEY}{}", id.unwrap_or_default());
-    let mut lines: Vec<_> = text.lines().filter(|line| !line.starts_with(KEY)).map(str::to_owned).collect();
+    let mut lines: Vec<_> =
+        text.lines().filter(|line| !blank(line).starts_with(KEY)).map(str::to_owned).collect();
     lines.push(line);
     lines.join("\n") + "\n"
 }
@@ -97,6 +103,8 @@ mod tests {
         assert_eq!(restore_of(&set).as_deref(), Some("ledger-schema1-seq3"));
         assert_eq!(with_restore(&set, None), text);
         assert_eq!(with_restore("", None), "DOJO_RESTORE=\n");
+        assert_eq!(restore_of("\u{feff}  DOJO_RESTORE=a\r\n").as_deref(), Some("a"));
+        assert_eq!(with_restore("  DOJO_RESTORE=a\nX=1\n", None), "X=1\nDOJO_RESTORE=\n");
     }
 
     #[test]

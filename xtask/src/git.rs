@@ -34,7 +34,18 @@ impl Git {
     pub fn clone_bare(url: &str, branch: &str, base: &Path, into: &Path) -> Result<Self> {
         let sh = shell(base)?;
         let clone = git(&sh)
-            .args(["clone", "--quiet", "--bare", "--single-branch", "--no-tags", "--branch", branch, "--"])
+            .args([
+                "clone",
+                "--quiet",
+                "--origin",
+                "origin",
+                "--bare",
+                "--single-branch",
+                "--no-tags",
+                "--branch",
+                branch,
+                "--",
+            ])
             .arg(url)
             .arg(into);
         succeed(clone).map_err(|error| {
@@ -197,8 +208,8 @@ impl Git {
         for (path, text) in files {
             let Some(text) = text else {
                 // Unlike `--force-remove`, this needs no work tree.
-                let gone = format!("0 {}\t{path}\n", "0".repeat(40));
-                succeed(git(&sh).args(["update-index", "--index-info"]).stdin(gone))?;
+                let gone = format!("0 {}\t{path}\0", "0".repeat(parent.len()));
+                succeed(git(&sh).args(["update-index", "-z", "--index-info"]).stdin(gone))?;
                 continue;
             };
             let blob = succeed(git(&sh).args(["hash-object", "-w", "--stdin"]).stdin(text))?;
@@ -232,13 +243,16 @@ fn git(sh: &Shell) -> Cmd<'_> {
         (!set && !configured())
             .then_some("ssh -o ConnectTimeout=10 -o ServerAliveInterval=10 -o ServerAliveCountMax=3")
     });
-    let git = cmd!(sh, "git");
+    // Our own clones are bare, which a setting may forbid.
+    let git = cmd!(sh, "git -c safe.bareRepository=all");
     let git = if let Some(ssh) = ssh { git.env("GIT_SSH_COMMAND", ssh) } else { git };
     git
         // A hook that calls this tool has these set; they would point git elsewhere.
         .env_remove("GIT_DIR")
         .env_remove("GIT_WORK_TREE")
         .env_remove("GIT_INDEX_FILE")
+        // Paths are names, and no patterns.
+        .env("GIT_LITERAL_PATHSPECS", "1")
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
         .env("GIT_TERMINAL_PROMPT", "0")

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, exit_code};
 use crate::git::Push;
 use crate::infra::Infra;
 use crate::pipeline::{Environment, Pipeline};
@@ -60,6 +60,19 @@ pub fn unhold(args: &UnholdArgs, root: &Path) -> Result<()> {
 }
 
 fn set(name: &str, why: Option<&str>, how: &How, root: &Path) -> Result<()> {
+    let outcome = change(name, why, how, root);
+    if let (true, Err(error)) = (how.json, &outcome) {
+        let state = match exit_code(error) {
+            3 => "refused",
+            4 => "raced",
+            _ => "failed",
+        };
+        terminal::json(&json!({ "state": state, "environment": name, "error": format!("{error:#}") }))?;
+    }
+    outcome
+}
+
+fn change(name: &str, why: Option<&str>, how: &How, root: &Path) -> Result<()> {
     let pipeline = Pipeline::load(root)?;
     let environment = pipeline.environment(name)?;
     let spinner = terminal::Spinner::start(format!("reading {}", pipeline.infra.url));

@@ -47,7 +47,7 @@ pub struct Change {
 impl Infra {
     /// Clones the branch that `deploy/pipeline.yaml` names; a relative URL is relative to `root`.
     pub fn clone(pipeline: &Pipeline, root: &Path) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = tempfile::tempdir().with_context(|| Fault::usage("cannot make a folder in TMPDIR"))?;
         let git = Git::clone_bare(
             &pipeline.infra.url,
             &pipeline.infra.branch,
@@ -114,14 +114,21 @@ impl Infra {
         Ok(Pinned {
             pin: self.pin_at(environment, revision)?,
             restore: file(RESTORE)?.and_then(|text| restore_of(&text)),
-            hold: file(HOLD)?.map(|text| text.trim().to_owned()),
+            hold: self.hold_at(environment, revision)?,
         })
     }
 
     /// Why the environment is held, whatever its kustomization is like.
     pub fn hold(&self, environment: &Environment) -> Result<Option<String>> {
-        let text = self.git.show(&self.head, &beside(&environment.kustomization, HOLD))?;
-        Ok(text.map(|text| text.trim().to_owned()))
+        self.hold_at(environment, &self.head)
+    }
+
+    /// Its presence counts: what is no text holds too.
+    fn hold_at(&self, environment: &Environment, revision: &str) -> Result<Option<String>> {
+        let path = beside(&environment.kustomization, HOLD);
+        let texts = self.git.texts(&[(revision, &path)])?;
+        let text = texts.into_iter().next().unwrap_or(Ok(None));
+        Ok(text.unwrap_or_else(|fault| Some(fault.message().to_owned())).map(|text| text.trim().to_owned()))
     }
 
     /// The commits that changed the environment's pin, newest first.
@@ -134,6 +141,11 @@ impl Infra {
         ];
         let pinning = [paths[0].as_str(), &paths[1]];
         let commits = self.git.log(&self.head, &pinning)?;
+        if commits.is_empty() {
+            let problem =
+                Fault::refused(format!("git tells no commit that made {}", environment.kustomization));
+            return Err(problem.help("see git log in a clone of the infra repository").into());
+        }
         let files =
             commits.iter().flat_map(|commit| paths.iter().map(|path| (commit.id.as_str(), path.as_str())));
         // What was no text then is no pin.

@@ -199,6 +199,13 @@ impl Pipeline {
                 return wrong(format!("{key}: {bad} is neither https:// nor on this machine"));
             }
         }
+        let urls = self.environments.iter().map(|environment| &environment.url);
+        if urls.chain([&self.infra.url]).any(|url| has_password(url)) {
+            return wrong(
+                "a url has a password in it: give it to git's credentials, or to whoever guards the service"
+                    .into(),
+            );
+        }
         if self.environments.is_empty() {
             return wrong("environments is empty: name at least one".into());
         }
@@ -276,6 +283,12 @@ impl Pipeline {
     }
 }
 
+/// `SCHEME://USER:PASSWORD@…`: this file is read by many.
+fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
 /// A token is sent there.
 fn is_safe(url: &str) -> bool {
     let Ok(url) = url.parse::<ureq::http::Uri>() else { return false };
@@ -327,6 +340,8 @@ environments:
         assert!(refusal("[release]", "[tag]").contains("tag"));
         assert!(refusal("name: production", "name: staging").contains("staging stands twice"));
         assert!(refusal("p.yaml", "s.yaml").contains("same kustomization s.yaml"));
+        assert!(refusal("https://prod", "https://a:b@prod").contains("a url has a password"));
+        assert!(refusal("git@github.com:blogle", "https://a:b@github.com/blogle").contains("password"));
         assert!(refusal("after: staging", "after: qa").contains("comes after qa"));
         assert!(refusal("[release]", "[]").contains("accepts nothing"));
         assert!(refusal("after: staging", "soak: 1h").contains("no `after`"));

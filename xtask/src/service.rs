@@ -37,7 +37,16 @@ fn get_version(agent: &ureq::Agent, url: &str) -> Result<Version, String> {
     if answer.status() != 200 {
         return Err(format!("{url}: HTTP status {}", answer.status().as_u16()));
     }
-    answer.body_mut().read_json().map_err(|error| format!("{url}: not the answer of dojo: {error}"))
+    let version: Version =
+        answer.body_mut().read_json().map_err(|error| format!("{url}: not the answer of dojo: {error}"))?;
+    // What goes into commits and tables.
+    let backups = version.backups.iter().flatten().flat_map(|backup| [&backup.id, &backup.made_at]);
+    let words = [&version.version, &version.commit, &version.ledger.id].into_iter().chain(backups);
+    let odd = |word: &&String| word.len() > 128 || word.chars().any(char::is_control);
+    if words.into_iter().any(|word| odd(&word)) {
+        return Err(format!("{url}: not the answer of dojo: a name in it is too long, or no text"));
+    }
+    Ok(version)
 }
 
 #[cfg(test)]

@@ -104,7 +104,9 @@ impl Trailers {
     }
 
     fn lines(&self) -> Vec<String> {
-        let line = |key: &str, value: Option<String>| value.map(|value| format!("{key}: {value}"));
+        // One line each, whoever said it.
+        let flat = |value: String| value.replace(|c: char| c.is_control(), " ");
+        let line = |key: &str, value: Option<String>| value.map(|value| format!("{key}: {}", flat(value)));
         let lines = [
             line("Pin-Verb", self.verb.clone()),
             line("Pin-Environment", self.environment.clone()),

@@ -89,7 +89,7 @@ impl Sources {
         let mut facts = Facts {
             verb: asked.verb,
             environment: environment.clone(),
-            restore: asked.restore.as_ref().map(|id| restore(id, &from.restore, &history, &observed)),
+            restore: asked.restore.as_ref().map(|id| restore(id, &history, &observed)),
             tagged_before: tagged_before(&to, &history),
             bad_since: bad_since(&to.digest, &history),
             past: self.past(&history, unseen),
@@ -117,23 +117,30 @@ impl Sources {
     /// `unseen`, by the registry's label.
     fn past(&self, history: &[Change], unseen: bool) -> Vec<Past> {
         let pinned = history.iter().filter(|change| !change.pin.as_ref().is_some_and(Pin::is_nothing));
-        let past = pinned.map(|change| {
-            let digest = change.pin.as_ref().and_then(|pin| pin.digest.as_ref());
-            let of_digest = change
-                .trailers
-                .schema
-                .filter(|_| digest.is_some() && change.trailers.digest.as_ref() == digest);
-            let label = || {
-                let digest = self.digest_of(change.pin.as_ref()?)?;
-                self.registry.labels(&digest).map(|labels| labels.schema).ok()
-            };
-            Past {
-                schema: if unseen { of_digest.or_else(label) } else { of_digest },
-                seen: change.trailers.seen.clone(),
-                restores: change.restore.is_some(),
-            }
-        });
-        past.collect()
+        let mut past: Vec<_> = pinned
+            .map(|change| {
+                let digest = change.pin.as_ref().and_then(|pin| pin.digest.as_ref());
+                let of_digest = change
+                    .trailers
+                    .schema
+                    .filter(|_| digest.is_some() && change.trailers.digest.as_ref() == digest);
+                let label = || {
+                    let digest = self.digest_of(change.pin.as_ref()?)?;
+                    self.registry.labels(&digest).map(|labels| labels.schema).ok()
+                };
+                Past {
+                    // What a commit says, anybody may have written.
+                    schema: if unseen { label().or(of_digest) } else { of_digest },
+                    seen: change.trailers.seen.clone(),
+                    restores: change.restore.is_some(),
+                }
+            })
+            .collect();
+        // A history that begins with a pin is not the whole one.
+        if history.last().is_some_and(|oldest| !oldest.pin.as_ref().is_some_and(Pin::is_nothing)) {
+            past.push(Past::default());
+        }
+        past
     }
 
     /// What a pin names; of a tag alone what the registry has there now.
@@ -219,17 +226,14 @@ fn tagged_before(to: &Candidate, history: &[Change]) -> Option<(String, String)>
     told.next_back()
 }
 
-fn restore(id: &str, now: &Option<String>, history: &[Change], observed: &Observed) -> Restore {
+fn restore(id: &str, history: &[Change], observed: &Observed) -> Restore {
     let report = observed.report().map(|report| &report.version);
     let there = report.and_then(|version| version.backups.as_ref());
     let listed = there.and_then(|backups| backups.iter().find(|backup| backup.id == id));
     let told = listed.map(|backup| (backup.schema, backup.sequence)).or_else(|| told_by_name(id));
     let (schema, sequence) = told.unzip();
-    // What is asked for at this moment is not earlier.
-    let mut asks = history
-        .iter()
-        .skip_while(|change| now.as_deref() == Some(id) && change.restore.as_deref() == Some(id));
-    let asked_before = asks.find(|change| change.restore.as_deref() == Some(id));
+    // Where nothing changes, that it is asked for already stands in nobody's way.
+    let asked_before = history.iter().find(|change| change.restore.as_deref() == Some(id));
     Restore {
         id: id.to_owned(),
         schema,

@@ -31,13 +31,17 @@ pub fn run(
     // A new environment's `v0.0.0` is no ref that is there.
     let compared = change.is_some() && !plan.from.is_nothing();
     let old = compared.then(|| infra.lay_out(environment, None, before.path())).transpose()?;
-    let to = &plan.to;
+    let (to, now) = (&plan.to, infra.pinned(environment)?);
     let digest = to.digest.as_ref().map(|digest| format!("@{}", digest.as_str())).unwrap_or_default();
     let expected = Expected {
         environment: &environment.name,
         name: &pipeline.image,
         image: &format!("{}:{}{digest}", pipeline.image, to.name()),
         same_ref: plan.from.git_ref == to.git_ref,
+        restore: match change {
+            Some(change) => change.restore,
+            None => now.restore.as_deref(),
+        },
     };
     let spinner = Spinner::start(format!("rendering {}", environment.name));
     let kustomize = Kustomize::find();

@@ -39,9 +39,11 @@ impl Git {
         Ok(self.run(["rev-parse", "--is-shallow-repository"])? == "true")
     }
 
-    /// The commits that lead to `revision`, newest first; with `paths`, only those that changed one of them.
+    /// The commits that lead to `revision`, newest first; with `paths`, only those that changed one of them. On
+    /// all lines: a merge that was made the wrong way round takes what was the branch off the line of first parents.
     pub fn log(&self, revision: &str, paths: &[&str]) -> Result<Vec<Commit>> {
-        let mut args = vec!["-z", "--first-parent", "--format=%H%x1f%cI%x1f%an%x1f%B", revision, "--"];
+        let mut args =
+            vec!["-z", "--topo-order", "--full-history", "--format=%H%x1f%cI%x1f%an%x1f%B", revision, "--"];
         args.extend(paths);
         let text = self.walk(&args)?;
         let commits = text.split('\0').filter_map(|entry| {
@@ -115,7 +117,7 @@ impl Git {
 
     /// `git log`, as a program can read it whatever the user's settings are.
     fn walk(&self, args: &[&str]) -> Result<String> {
-        self.run(["log", "--no-show-signature", "--no-color"].iter().chain(args))
+        self.run(["log", "--no-show-signature", "--no-color", "--encoding=UTF-8"].iter().chain(args))
     }
 
     /// The commits after `from` up to `to`, as git writes it, all of which are here.

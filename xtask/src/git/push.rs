@@ -20,7 +20,14 @@ impl Git {
     pub fn push(&self, remote: &str, source: &str, reference: &str, expected: Option<&str>) -> Result<Push> {
         let sh = shell(&self.dir)?;
         let lease = format!("--force-with-lease={reference}:{}", expected.unwrap_or_default());
-        let push = git(&sh).args(["push", "--porcelain", &lease, remote, &format!("{source}:{reference}")]);
+        let push = git(&sh).args([
+            "push",
+            "--porcelain",
+            "--no-recurse-submodules",
+            &lease,
+            remote,
+            &format!("{source}:{reference}"),
+        ]);
         let output = output(push)?;
         // An answer that was lost on its way is no failure: what counts is what the remote has.
         let pushed =

@@ -7,7 +7,7 @@ use crate::deploy::plan::{Candidate, Verb};
 use crate::fault::{Fault, Kind, exit_code};
 use crate::image::{Digest, is_fixed, sha_tag};
 use crate::infra::Change;
-use crate::kustomization::Pin;
+use crate::kustomization::{Pin, is_commit};
 use crate::pipeline::{Accepts, Environment, Ref};
 use crate::version::Version;
 
@@ -106,6 +106,11 @@ impl Sources {
                 (revision, schema, None, Some(format!("{error:#}")))
             }
         };
+        if !is_commit(&revision) {
+            let message =
+                format!("the image under {tag} says that it was built from {revision:?}, which is no commit");
+            return Err(Fault::refused(message).help("build and push it from a commit: CI does").into());
+        }
         let (name, kind) = match (Version::from_tag(tag), tag) {
             (Some(_), _) => (tag.to_owned(), Accepts::Release),
             // edge itself is never pinned: it moves.

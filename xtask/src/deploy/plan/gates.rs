@@ -116,7 +116,7 @@ fn pending_restore(facts: &Facts, problems: &mut Vec<Problem>) {
     let (what, help) = (
         format!("{name} was told to restore {id}, and has not said that it did"),
         format!(
-            "wait until {name} runs it: its /version tells `restored`; a change now would take that back"
+            "wait until {name} runs it: its /version tells `restored`; a change now would take that back. If another one was done since, pass the gate"
         ),
     );
     problems.push(match report {
@@ -246,8 +246,8 @@ fn before(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
         ));
         return;
     }
-    let uptime =
-        report.version.uptime_seconds.map(|seconds| SignedDuration::from_secs(seconds.cast_signed()));
+    let seconds = report.version.uptime_seconds.and_then(|seconds| i64::try_from(seconds).ok());
+    let uptime = seconds.map(SignedDuration::from_secs);
     let since = uptime.map_or_else(String::new, |uptime| format!(" since {}", span(uptime)));
     notes.push(format!("{name} runs it{since} and is ready"));
     soak(facts, name, uptime, problems);

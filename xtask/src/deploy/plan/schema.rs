@@ -131,7 +131,7 @@ pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
             ))
         }
         (File::Fresh, _) => {
-            notes.push(format!("{environment} ran nothing before"));
+            notes.push(format!("{environment} ran nothing before, as far as the infra repository remembers"));
             None
         }
         (File::Between(..), _) if file.admits(binary) => {
@@ -254,7 +254,7 @@ pub fn pending(facts: &Facts) -> Vec<String> {
         }
     };
     let number = |name: &str| name.get(..4).and_then(|digits| digits.parse::<u32>().ok());
-    let runs = file + 1..=facts.to.schema.current;
+    let runs = file.saturating_add(1)..=facts.to.schema.current;
     let names =
         facts.migrations.iter().filter(|name| number(name).is_some_and(|number| runs.contains(&number)));
     names.cloned().collect()

@@ -129,7 +129,12 @@ fn an_unknown_file_is_never_guessed_to_be_old() {
     let told = plan(&Facts { told_schema: Some(1), ..base(2) }).unwrap().to_string();
     assert!(told.contains("take care: an image with schema 2 was pinned here"), "{told}");
     let fresh = plan(&Facts { past: vec![], ..base(2) }).unwrap();
-    assert!(fresh.notes.contains(&"production ran nothing before".to_owned()), "{fresh}");
+    assert!(
+        fresh
+            .notes
+            .contains(&"production ran nothing before, as far as the infra repository remembers".to_owned()),
+        "{fresh}"
+    );
 }
 
 #[test]

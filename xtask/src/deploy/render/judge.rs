@@ -37,6 +37,8 @@ pub struct Expected<'a> {
     pub image: &'a str,
     /// Whether the manifests stay those of the same ref.
     pub same_ref: bool,
+    /// The backup that the environment is to start from.
+    pub restore: Option<&'a str>,
 }
 
 /// Objects, or why there are none.
@@ -86,11 +88,29 @@ pub fn judge(expected: Expected<'_>, before: Option<Rendered>, after: Rendered) 
         ))
         .help(help));
     }
+    restores(expected, &after)?;
     if let (true, Some(before)) = (expected.same_ref, &before) {
         others_stay(expected, &containers(before), &runs)?;
     }
     let diff = before.map(|before| difference(&before, &after)).unwrap_or_default();
     rendering(Some(ours.len()), None, diff, after)
+}
+
+/// The pod must hear of the restore that is asked for, and of no other.
+fn restores(expected: Expected<'_>, objects: &[Value]) -> Result<(), Fault> {
+    let maps = objects.iter().filter(|object| object["kind"] == "ConfigMap");
+    let told: BTreeSet<_> = maps.filter_map(|map| map["data"]["DOJO_RESTORE"].as_str()).collect();
+    let told: Vec<_> = told.into_iter().filter(|id| !id.is_empty()).collect();
+    if told == expected.restore.as_slice() {
+        return Ok(());
+    }
+    let show = |ids: &[&str]| if ids.is_empty() { "no restore".to_owned() } else { ids.join(", ") };
+    let (told, asked) = (show(&told), show(expected.restore.as_slice()));
+    Err(Fault::refused(format!(
+        "{} would be told {told} by its ConfigMap's DOJO_RESTORE, and not {asked}",
+        expected.environment
+    ))
+    .help("nothing was changed; something else than restore.env sets it: mend that in the infra repository"))
 }
 
 /// With the same manifests, no image changes but ours.

@@ -14,7 +14,7 @@ fn deployment(image: &str, beside: &str) -> Value {
 }
 
 fn expected(same_ref: bool) -> Expected<'static> {
-    Expected { environment: "production", name: NAME, image: NEW, same_ref }
+    Expected { environment: "production", name: NAME, image: NEW, same_ref, restore: None }
 }
 
 fn verdict(same_ref: bool, before: Vec<Value>, after: Vec<Value>) -> Result<Rendering, Fault> {
@@ -121,4 +121,21 @@ fn a_difference_keeps_secrets_and_is_cut_for_people() {
         Rendering { image: NEW.into(), containers: Some(1), why: None, diff, objects: Vec::new() };
     assert_eq!(rendering.shown(false).lines().count(), SHORT + 1);
     assert!(rendering.shown(true).lines().count() > 200);
+}
+
+#[test]
+fn the_pod_hears_of_the_restore_that_is_asked_for_and_of_no_other() {
+    let config = |id: &str| json!({ "kind": "ConfigMap", "metadata": { "name": "dojo-x" }, "data": { "DOJO_RESTORE": id } });
+    let verdict = |restore, id: &str| {
+        let objects = vec![deployment(NEW, "envoy:1"), config(id)];
+        judge(Expected { restore, ..expected(true) }, None, Ok(objects)).map(|rendering| rendering.containers)
+    };
+    assert_eq!(verdict(Some("a"), "a").unwrap(), Some(2));
+    assert_eq!(verdict(None, "").unwrap(), Some(2));
+    let refusal = verdict(Some("a"), "").unwrap_err().to_string();
+    assert!(
+        refusal.contains("production would be told no restore by its ConfigMap's DOJO_RESTORE, and not a"),
+        "{refusal}"
+    );
+    assert!(verdict(None, "a").unwrap_err().to_string().contains("would be told a by"));
 }
