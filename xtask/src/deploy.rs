@@ -69,6 +69,7 @@ fn run(
             restore: restore.map(str::to_owned),
             file_schema: how.file_schema,
             overrides: gate::given(&how.gates, how.because.as_deref())?,
+            because: how.because.clone().filter(|_| how.gates.is_empty()),
             follow,
         };
         if follow && (asked.environment.follow.is_none() || image != Some("edge")) {
@@ -150,7 +151,9 @@ impl Deploy<'_> {
             let commit = self.commit(&plan, manifests.as_deref())?;
             let lost = match self.sources.infra.push(&commit).map_err(pull::point_to)? {
                 Push::Done => {
-                    let line = format!("done: infra commit {commit}");
+                    let name = &plan.environment;
+                    let line =
+                        format!("done: infra commit {commit}; cargo xtask status {name} shows when it runs");
                     return self.end("done", &plan, Some(&commit), cluster.as_ref(), &line);
                 }
                 Push::Raced(lost) => lost,

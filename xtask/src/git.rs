@@ -59,6 +59,16 @@ impl Git {
         Ok(Self::at(into))
     }
 
+    /// Commits here are made as in the repository at `other`: by whom, and signed or not.
+    pub fn commit_as(&self, other: &Path) -> Result<()> {
+        let own = ["config", "--local", "--null", "--get-regexp", r"^(user|gpg|commit)\."];
+        let Ok(Some(settings)) = Self::at(other).ask(own) else { return Ok(()) };
+        for (key, value) in settings.split('\0').filter_map(|setting| setting.split_once('\n')) {
+            self.run(["config", "--local", key, value])?;
+        }
+        Ok(())
+    }
+
     fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
         let sh = shell(&self.dir)?;
         Ok(succeed(git(&sh).args(args))?.trim_end().to_owned())

@@ -54,6 +54,7 @@ impl Infra {
             root,
             &folder.path().join("infra.git"),
         )?;
+        git.commit_as(root)?;
         let head = git.commit("HEAD")?.context("the infra repository has no commit")?;
         Ok(Self { git, pipeline: pipeline.clone(), head, _folder: folder })
     }
@@ -128,7 +129,12 @@ impl Infra {
         let path = beside(&environment.kustomization, HOLD);
         let texts = self.git.texts(&[(revision, &path)])?;
         let text = texts.into_iter().next().unwrap_or(Ok(None));
-        Ok(text.unwrap_or_else(|fault| Some(fault.message().to_owned())).map(|text| text.trim().to_owned()))
+        let why = text.unwrap_or_else(|fault| Some(fault.message().to_owned()));
+        let said = |text: String| match text.trim() {
+            "" => "no reason is given".to_owned(),
+            why => why.to_owned(),
+        };
+        Ok(why.map(said))
     }
 
     /// The commits that changed the environment's pin, newest first.

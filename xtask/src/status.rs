@@ -31,6 +31,8 @@ struct Status {
     environment: String,
     state: &'static str,
     pin: Option<Pin>,
+    /// Why nobody is to change the pin.
+    hold: Option<String>,
     /// Why the pin could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -57,6 +59,9 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         if let Observed::Silent(why) = &status.observed {
             println!("{}: no answer: {why}", status.environment);
         }
+        if let Some(why) = &status.hold {
+            println!("{}: held: {why}", status.environment);
+        }
         if let Some(problem) = &status.problem {
             println!("{}: pin unknown: {problem}", status.environment);
         }
@@ -77,14 +82,18 @@ fn observe(
         let pins: Vec<_> = environments
             .iter()
             .map(|environment| match infra {
-                Ok(infra) => infra.pin(environment).map_err(|error| Some(error.to_string())),
+                Ok(infra) => {
+                    // A pin that cannot be read may be held all the same.
+                    let hold = infra.hold(environment).ok().flatten();
+                    (infra.pin(environment).map_err(|error| Some(error.to_string())), hold)
+                }
                 // Said once, for all of them.
-                Err(_) => Err(None),
+                Err(_) => (Err(None), None),
             })
             .collect();
         let results = environments.iter().zip(pins).zip(asked);
         results
-            .map(|((environment, pin), asked)| {
+            .map(|((environment, (pin, hold)), asked)| {
                 let observed =
                     asked.join().unwrap_or_else(|_| Observed::Silent("the look at it failed".into()));
                 let (pin, problem) = match pin {
@@ -92,7 +101,7 @@ fn observe(
                     Err(problem) => (None, problem),
                 };
                 let state = state(pin.as_ref(), &observed, registry.as_ref().ok());
-                Status { environment: environment.name.clone(), state, pin, problem, observed }
+                Status { environment: environment.name.clone(), state, pin, hold, problem, observed }
             })
             .collect()
     })
@@ -147,6 +156,7 @@ mod tests {
             environment: "staging".into(),
             state: state(None, &Observed::Silent("refused".into()), None),
             pin: Some(Pin { git_ref: None, tag: Some("v0.1.0".into()), digest: None }),
+            hold: None,
             problem: None,
             observed: Observed::Silent("refused".into()),
         };

@@ -63,6 +63,7 @@ fn a_hold_stops_promotions_and_rollbacks_until_it_is_over_or_passed() {
     assert!(said.contains("hold production: the books are audited") && said.contains("done: infra commit"));
     assert_eq!(message(&stage).lines().next().unwrap(), "dojo: hold production");
     assert_eq!(stage.infra.git(&["show", "main:dojo/production/HOLD"]), "the books are audited");
+    assert!(operator.ends(0, &["status"]).contains("\nproduction: held: the books are audited\n"));
     let again = operator.ends(0, &["hold", "production", "the books are audited", "--yes"]);
     assert!(again.contains("nothing to do"), "{again}");
 
@@ -79,7 +80,8 @@ fn a_hold_stops_promotions_and_rollbacks_until_it_is_over_or_passed() {
 
     operator.ends(0, &["unhold", "production", "--yes"]);
     assert!(operator.ends(0, &["unhold", "production", "--yes"]).contains("not held: nothing to do"));
-    operator.ends(0, &["rollback", "--to", "v0.3.0", "--yes"]);
+    operator.ends(0, &["rollback", "--to", "v0.3.0", "--because", "it lost a cent", "--yes"]);
+    assert!(message(&stage).contains("\nBecause: it lost a cent\n"), "{}", message(&stage));
     operator.ends(2, &["hold", "production", " ", "--yes"]);
     operator.ends(2, &["hold", "qa", "why", "--yes"]);
 }
@@ -112,7 +114,7 @@ fn an_image_soaks_by_the_services_own_account() {
     staging.set_ready(true);
     let said = operator.ends(0, &["promote", "production", "--yes"]);
     assert!(
-        said.contains("promote production: v0.3.0 -> v0.2.0") && said.contains("runs it since 2h"),
+        said.contains("promote production: v0.3.0 -> v0.2.0") && said.contains("runs it, for 2h"),
         "{said}"
     );
 }

@@ -125,6 +125,14 @@ fn a_service_writes_no_trailers_and_makes_nothing_panic() {
 }
 
 #[test]
+fn a_commits_image_that_was_released_since_goes_on_by_its_version() {
+    let (stage, operator) = stage();
+    operator.ends(0, &["promote", "staging", &stage.image("v0.2.0").sha_tag(), "--yes"]);
+    operator.ends(0, &["promote", "production", "--yes"]);
+    assert_eq!(stage.pinned(), [stage.image("v0.2.0").sha_tag(), "v0.2.0".to_owned()]);
+}
+
+#[test]
 fn a_restore_of_one_id_is_not_asked_for_with_two_images() {
     let (_stage, operator) = stage();
     let restore = |to: &str| {

@@ -81,8 +81,8 @@ pub struct How {
     /// Pass a gate that is not met; can be given several times.
     #[arg(long = "override", value_name = "GATE", requires = "because")]
     pub gates: Vec<PinGate>,
-    /// Why a gate is passed; it is kept in the commit.
-    #[arg(long, value_name = "TEXT", requires = "gates")]
+    /// Why, also why a gate is passed; it is kept in the commit.
+    #[arg(long, value_name = "TEXT")]
     pub because: Option<String>,
     /// First migrate and check a copy of this data file by the image's own program; a failure ends it.
     #[arg(long, value_name = "BACKUP")]

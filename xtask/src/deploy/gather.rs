@@ -47,6 +47,8 @@ pub struct Asked {
     pub restore: Option<String>,
     pub file_schema: Option<u32>,
     pub overrides: Vec<Override<PinGate>>,
+    /// Why, where no gate is passed.
+    pub because: Option<String>,
     /// As the last step of CI on the branch, which is one of the checks itself.
     pub follow: bool,
 }
@@ -98,8 +100,9 @@ impl Sources {
             from_digest,
             named: asked.image.is_some(),
             migrations: migrations.into_iter().filter(|name| name.ends_with(".sql")).collect(),
-            told_schema: asked.file_schema.filter(|_| observed.report().is_none() || asked.restore.is_some()),
+            told_schema: asked.file_schema,
             overrides: asked.overrides.clone(),
+            because: asked.because.clone(),
             from,
             to,
             observed,

@@ -156,6 +156,8 @@ pub struct Facts {
     /// File names of the target's migrations, in order.
     pub migrations: Vec<String>,
     pub overrides: Vec<Override<PinGate>>,
+    /// Why, in the operator's words.
+    pub because: Option<String>,
 }
 
 /// One change of one environment's pin, or none if it is pinned so already.
@@ -177,10 +179,14 @@ pub struct Plan {
     /// The data file's schema in the operator's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub told_schema: Option<u32>,
-    /// The migrations that will run on the data file.
+    /// The migrations that will run on the data file; at most, where `file_known` is false.
     pub migrations: Vec<String>,
+    pub file_known: bool,
     /// The gates that are not met and are passed.
     pub overrides: Vec<Override<PinGate>>,
+    /// Why, in the operator's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
     /// The digest that is rolled back from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad: Option<Digest>,
@@ -224,10 +230,14 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         commit: facts.to.revision.clone(),
         schema: facts.to.schema,
         seen: facts.observed.report().map(|report| Seen::of(&report.version)),
-        told_schema: facts.told_schema,
+        told_schema: facts
+            .told_schema
+            .filter(|_| facts.observed.report().is_none() || facts.restore.is_some()),
         migrations: schema::pending(facts),
+        file_known: schema::is_known(facts),
         overrides,
         bad: facts.flees(),
+        because: facts.because.clone(),
         notes,
         rehearsed: None,
     })

@@ -180,6 +180,7 @@ impl Verify<'_> {
             restore,
             file_schema: told.told,
             overrides: messages.iter().flat_map(|message| overrides(message)).collect(),
+            because: None,
             follow: false,
         };
         let facts = self.sources.gather(&asked)?;

@@ -72,10 +72,14 @@ impl Sources {
     fn newest(&self, environment: &Environment) -> Result<String> {
         if let Some(before) = &environment.after {
             let pin = self.infra.pin(self.pipeline.environment(before)?)?;
-            return pin.tag.clone().filter(|_| !pin.is_nothing()).with_context(|| {
+            let tag = pin.tag.clone().filter(|_| !pin.is_nothing()).with_context(|| {
                 Fault::refused(format!("{before} runs nothing yet"))
                     .help(format!("cargo xtask promote {before}"))
-            });
+            })?;
+            // A commit's image may have been released since: a version is another name of the same digest.
+            let by_commit = Version::from_tag(&tag).is_none() && !environment.accepts.contains(&Accepts::Sha);
+            let released = if by_commit { self.version_of(pin.digest.as_ref())? } else { None };
+            return Ok(released.unwrap_or(tag));
         }
         if environment.accepts.contains(&Accepts::Edge) {
             return Ok("edge".into());
@@ -85,6 +89,19 @@ impl Sources {
         newest
             .map(|version| version.to_string())
             .with_context(|| Fault::refused("nothing is released yet").help("cargo xtask release v0.1.0"))
+    }
+
+    /// The newest version that names this digest.
+    fn version_of(&self, digest: Option<&Digest>) -> Result<Option<String>> {
+        let mut versions: Vec<_> =
+            self.registry.tags()?.into_iter().filter_map(|tag| Version::from_tag(&tag)).collect();
+        versions.sort();
+        for version in versions.iter().rev().map(ToString::to_string) {
+            if digest.is_some() && self.registry.resolve(&version)?.as_ref() == digest {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
     }
 
     /// `ran` is a commit that pinned it, whose word counts while the registry does not answer.
@@ -103,7 +120,7 @@ impl Sources {
                 else {
                     return Err(error);
                 };
-                (revision, schema, None, Some(format!("{error:#}")))
+                (revision, schema, None, Some(Fault::from(error).message().to_owned()))
             }
         };
         if !is_commit(&revision) {

@@ -248,8 +248,8 @@ fn before(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
     }
     let seconds = report.version.uptime_seconds.and_then(|seconds| i64::try_from(seconds).ok());
     let uptime = seconds.map(SignedDuration::from_secs);
-    let since = uptime.map_or_else(String::new, |uptime| format!(" since {}", span(uptime)));
-    notes.push(format!("{name} runs it{since} and is ready"));
+    let since = uptime.map_or_else(String::new, |uptime| format!(", for {}", span(uptime)));
+    notes.push(format!("{name} runs it{since}, and is ready"));
     soak(facts, name, uptime, problems);
 }
 
@@ -315,13 +315,24 @@ fn restore(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) 
             "copy the backup under another name in the volume's backups/, and restore that; if it was never applied, pass the gate",
         ));
     }
+    let seen = || facts.past.iter().find_map(|past| past.seen.as_ref()).map(|seen| seen.sequence);
     let now = facts.observed.report().map(|report| report.version.ledger.sequence);
+    let since = restore.made_at.as_deref().map_or_else(String::new, |at| format!(", written since {at}"));
     let lost = match (restore.sequence, now) {
-        (Some(kept), Some(now)) if now > kept => format!("sequences {} to {now}", kept + 1),
+        (Some(kept), Some(now)) if now > kept => format!("sequences {} to {now}{since}", kept + 1),
         (Some(kept), Some(now)) if now == kept => format!("nothing: the ledger is at sequence {now}"),
-        (Some(kept), _) => format!("all after sequence {kept}; how much that is, is unknown"),
-        (None, _) => "unknown: the backup's sequence is not told".to_owned(),
+        (Some(_), Some(now)) => format!("what was written since the last restore, up to sequence {now}"),
+        (Some(kept), None) => {
+            let seen = seen()
+                .map_or_else(String::new, |seen| format!(", which was at {seen} when it was seen last"));
+            format!("all after sequence {kept}{seen}; how much that is, is unknown{since}")
+        }
+        (None, _) => format!("unknown: the backup's sequence is not told{since}"),
     };
-    let since = restore.made_at.as_deref().unwrap_or("an unknown time");
-    notes.push(format!("data that is lost: {lost}, written since {since}"));
+    if restore.there.is_none() {
+        notes.push(format!(
+            "whether {name} has the backup {id} is unknown; its pod looks for it, and refuses if not"
+        ));
+    }
+    notes.push(format!("data that is lost: {lost}"));
 }

@@ -57,7 +57,9 @@ fn known(past: &[Past], number: u32) -> Schema {
 fn between(past: &[Past]) -> File {
     let mut schemas = Vec::new();
     let mut low = None;
-    for Past { schema, seen, .. } in past {
+    let mut restored = false;
+    for Past { schema, seen, restores } in past {
+        restored |= low.is_none() && *restores;
         schemas.push(*schema);
         // What was pinned when it was seen may not have been rolled out by then: that one counts too.
         if low.is_some() {
@@ -69,6 +71,8 @@ fn between(past: &[Past]) -> File {
         }
     }
     let all: Option<Vec<_>> = schemas.into_iter().collect();
+    // A restore takes the file back.
+    let low = low.filter(|_| !restored);
     File::Between(low, all.and_then(|all| all.into_iter().max_by_key(|schema| schema.current)))
 }
 
@@ -91,6 +95,10 @@ pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
         Observed::Silent(why) => Some(why.as_str()),
     };
     let file = file(facts);
+    let heeded = facts.told_schema.is_none_or(|told| file == File::Known(known(&facts.past, told)));
+    if !heeded {
+        notes.push("--file-schema is not heeded: it is told otherwise already".to_owned());
+    }
     let what = if facts.restore.is_some() { "that backup" } else { "the data file" };
     match (&file, silent) {
         (File::Known(schema), why) => {
@@ -199,7 +207,7 @@ impl File {
             Self::Known(schema) => schema.current.to_string(),
             Self::Between(_, None) => "unknown".to_owned(),
             Self::Between(Some(low), Some(high)) if *low == high.current => {
-                format!("schema {low}, if nobody else changed it")
+                format!("{low}, if nobody else changed it")
             }
             Self::Between(Some(low), Some(high)) => format!("between {low} and {}", high.current),
             Self::Between(None, Some(high)) => format!("at most {}", high.current),
@@ -231,8 +239,11 @@ fn way_out(facts: &Facts, file: &File) -> String {
             "no released version is known to open it: fix forward with a new release".to_owned()
         }
     };
-    if facts.restore.is_some() || facts.verb == Verb::Promote {
+    if facts.verb == Verb::Promote {
         return safe;
+    }
+    if let Some(restore) = &facts.restore {
+        return format!("{safe}; add --restore {}", restore.id);
     }
     let schema = facts.to.schema.current;
     let backups = facts.observed.report().and_then(|report| report.version.backups.as_ref());
@@ -244,14 +255,17 @@ fn way_out(facts: &Facts, file: &File) -> String {
     )
 }
 
-/// The target's migrations that the file has not seen; of a file that nobody can see, those that were never pinned here.
+/// Whether it is known which migrations will run.
+pub fn is_known(facts: &Facts) -> bool {
+    !matches!(file(facts), File::Between(..))
+}
+
+/// The target's migrations that the file has not seen; of a file that nobody can see, those that it may not have seen.
 pub fn pending(facts: &Facts) -> Vec<String> {
     let file = match file(facts) {
-        File::Known(schema) | File::Between(_, Some(schema)) => schema.current,
+        File::Known(schema) => schema.current,
+        File::Between(low, _) => low.unwrap_or(0),
         File::Fresh => 0,
-        File::Between(_, None) => {
-            facts.past.iter().filter_map(|past| Some(past.schema?.current)).max().unwrap_or(0)
-        }
     };
     let number = |name: &str| name.get(..4).and_then(|digits| digits.parse::<u32>().ok());
     let runs = file.saturating_add(1)..=facts.to.schema.current;

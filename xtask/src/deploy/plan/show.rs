@@ -18,7 +18,11 @@ impl Plan {
             text += &format!("\n{}\n", changes.trim());
         }
         if !self.migrations.is_empty() {
-            text += &format!("\nMigrations that will run: {}\n", self.migrations.join(", "));
+            let will = if self.file_known { "will" } else { "may" };
+            text += &format!("\nMigrations that {will} run: {}\n", self.migrations.join(", "));
+        }
+        if let Some(why) = &self.because {
+            text += &format!("\nBecause: {why}\n");
         }
         if let Some(id) = &self.restore {
             text += &format!("\nRestores the backup {id}.\n");
@@ -47,6 +51,10 @@ impl fmt::Display for Plan {
         writeln!(f, "  digest  {} -> {}", short(from), short(to))?;
         let migrations =
             if self.migrations.is_empty() { "none".to_owned() } else { self.migrations.join(", ") };
+        let migrations = match self.file_known {
+            true => migrations,
+            false => format!("unknown, at most {migrations}"),
+        };
         write!(f, "  schema  {}, migrations to run: {migrations}", self.schema.current)?;
         if let Some(id) = &self.restore {
             write!(f, "\n  restore {id}, once; the file that it replaces is kept")?;

@@ -63,6 +63,7 @@ fn facts(verb: Verb, to: Candidate, observed: Observed) -> Facts {
         told_schema: None,
         past: vec![past(2), past(1)],
         overrides: Vec::new(),
+        because: None,
         from_digest: Some(Digest::of(b"v0.2.1")),
         from_image: Some((COMMIT.into(), Schema { current: 2, oldest_binary: 2 })),
         named: true,
@@ -321,7 +322,7 @@ fn a_restore_goes_by_the_backups_schema_and_names_what_is_lost() {
     assert!(told.message("dojo", "", "A").contains("\nPin-Restore: ledger-schema1-seq40\n"));
     let silent = plan_of(Restore { made_at: None, ..backup() }, silent()).unwrap().to_string();
     assert!(
-        silent.contains("all after sequence 40; how much that is, is unknown, written since an unknown time"),
+        silent.contains("data that is lost: all after sequence 40; how much that is, is unknown"),
         "{silent}"
     );
     let refused = |restore| plan_of(restore, reports(2, 2)).unwrap_err().to_string();
