@@ -151,9 +151,7 @@ impl Deploy<'_> {
             let commit = self.commit(&plan, manifests.as_deref())?;
             let lost = match self.sources.infra.push(&commit).map_err(pull::point_to)? {
                 Push::Done => {
-                    let name = &plan.environment;
-                    let line =
-                        format!("done: infra commit {commit}; cargo xtask status {name} shows when it runs");
+                    let line = format!("done: infra commit {commit}");
                     return self.end("done", &plan, Some(&commit), cluster.as_ref(), &line);
                 }
                 Push::Raced(lost) => lost,
@@ -223,7 +221,11 @@ impl Deploy<'_> {
             let applied = apply::run(cluster, &mut self.sources, environment, plan, &at, &deployments)?;
             self.applied = Some(applied);
         }
-        self.finish(state, commit, line)
+        self.finish(state, commit, line)?;
+        if self.applied.is_none() && commit.is_some() {
+            eprintln!("note: cargo xtask status {} shows when it runs", plan.environment);
+        }
+        Ok(())
     }
 
     fn plan(&self, facts: &Facts) -> Result<Plan> {
