@@ -141,13 +141,20 @@ impl Play {
     /// What a kill leaves: temporary folders, and a lock where it hit git in the moment in which a ref was written.
     fn clean_up(&mut self, at: usize, who: usize) {
         let operator = &self.crews[at].members[who].0;
-        let left = fs::read_dir(&operator.temporary).unwrap().map(|entry| entry.unwrap().path());
-        let left: Vec<_> = left.collect();
+        let left = || -> Vec<_> {
+            fs::read_dir(&operator.temporary).unwrap().map(|entry| entry.unwrap().path()).collect()
+        };
+        let number = left().len();
         // The clone, what is rendered without the change and with it, an index, and git's or kubectl's own.
-        assert!(left.len() <= 2 * TRIES, "{left:?}");
-        // A kubectl that was started may still take its own away.
-        left.iter().for_each(|path| drop(fs::remove_dir_all(path)));
-        self.count("temporary folders left by the killed", left.len());
+        assert!(number <= 2 * TRIES, "{:?}", left());
+        // A kubectl that was started goes on for a while, and takes its own away.
+        let until = Instant::now() + Duration::from_secs(30);
+        while !left().is_empty() {
+            assert!(Instant::now() < until, "{:?}", left());
+            left().iter().for_each(|path| drop(fs::remove_dir_all(path)));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.count("temporary folders left by the killed", number);
         if self.crews[at].way == "path" && fs::remove_file(self.lock()).is_ok() {
             self.count("locks left by the killed", 1);
         }
