@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use serde_json::Value;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, without_credentials};
 
 /// For one answer of the API server; kubectl alone would wait for ever.
 const ANSWER: &str = "--request-timeout=60s";
@@ -123,6 +123,6 @@ fn run(command: &mut Command, tell: &(dyn Fn(&str) + Sync)) -> Result<(), String
 fn lines(pipe: Option<impl Read>, tell: &dyn Fn(&str)) {
     let Some(pipe) = pipe else { return };
     for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-        tell(&String::from_utf8_lossy(&line));
+        tell(&without_credentials(&String::from_utf8_lossy(&line)));
     }
 }

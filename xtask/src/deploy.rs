@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::cluster::{Cluster, Deployment};
 use crate::environment::check_id;
-use crate::fault::{Fault, exit_code};
+use crate::fault::{self, Fault};
 use crate::gate;
 use crate::git::Push;
 use crate::infra::PinChange;
@@ -82,12 +82,9 @@ fn run(
     };
     let outcome = deploy();
     if let (true, Err(error)) = (how.json, &outcome) {
-        let state = match exit_code(error) {
-            3 => "refused",
-            4 => "raced",
-            _ => "failed",
-        };
-        terminal::json(&json!({ "state": state, "error": format!("{error:#}"), "plan": *seen.borrow() }))?;
+        terminal::json(
+            &json!({ "state": fault::state(error), "error": format!("{error:#}"), "plan": *seen.borrow() }),
+        )?;
     }
     outcome
 }

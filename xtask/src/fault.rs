@@ -96,6 +96,28 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     error.downcast_ref::<Fault>().or_else(in_chain).map_or(1, |fault| fault.kind as u8)
 }
 
+/// Replaces `user:password@` in every URL by `***@`.
+pub fn without_credentials(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c == '/' || c.is_whitespace() || c == '\'').unwrap_or(part.len());
+        let rest = part[..end].rfind('@').map_or(part, |at| &part[at..]);
+        clean.push_str(if rest.len() < part.len() { "://***" } else { "://" });
+        clean.push_str(rest);
+    }
+    clean
+}
+
+/// The `state` that `--json` gives of a command that this error ended.
+pub fn state(error: &anyhow::Error) -> &'static str {
+    match exit_code(error) {
+        3 => "refused",
+        4 => "raced",
+        _ => "failed",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

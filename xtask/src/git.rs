@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use anyhow::{Context as _, Result};
 use xshell::{Cmd, Shell, cmd};
 
-use crate::fault::{Fault, Kind, exit_code};
+use crate::fault::{Fault, Kind, exit_code, without_credentials};
 
 mod history;
 mod push;
@@ -310,19 +310,6 @@ fn text(bytes: &[u8]) -> String {
 fn one_line(stderr: &str) -> String {
     let lines: Vec<_> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     without_credentials(&lines.join("; "))
-}
-
-/// Replaces `user:password@` in every URL by `***@`.
-fn without_credentials(text: &str) -> String {
-    let mut parts = text.split("://");
-    let mut clean = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let end = part.find(|c: char| c == '/' || c.is_whitespace() || c == '\'').unwrap_or(part.len());
-        let rest = part[..end].rfind('@').map_or(part, |at| &part[at..]);
-        clean.push_str(if rest.len() < part.len() { "://***" } else { "://" });
-        clean.push_str(rest);
-    }
-    clean
 }
 
 #[cfg(test)]

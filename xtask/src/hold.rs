@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::fault::{Fault, exit_code};
+use crate::fault::{self, Fault};
 use crate::git::Push;
 use crate::infra::Infra;
 use crate::pipeline::{Environment, Pipeline};
@@ -62,12 +62,9 @@ pub fn unhold(args: &UnholdArgs, root: &Path) -> Result<()> {
 fn set(name: &str, why: Option<&str>, how: &How, root: &Path) -> Result<()> {
     let outcome = change(name, why, how, root);
     if let (true, Err(error)) = (how.json, &outcome) {
-        let state = match exit_code(error) {
-            3 => "refused",
-            4 => "raced",
-            _ => "failed",
-        };
-        terminal::json(&json!({ "state": state, "environment": name, "error": format!("{error:#}") }))?;
+        terminal::json(
+            &json!({ "state": fault::state(error), "environment": name, "error": format!("{error:#}") }),
+        )?;
     }
     outcome
 }

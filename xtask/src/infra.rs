@@ -173,12 +173,11 @@ impl Infra {
         });
         let mut changes = changes.collect::<Result<Vec<Change>>>()?;
         // What else a person changed in the file is no change of the pin.
-        let same = |a: &Change, b: &Change| a.pin.is_some() && (&a.pin, &a.restore) == (&b.pin, &b.restore);
-        let real: Vec<_> = (0..changes.len())
-            .map(|nth| changes.get(nth + 1).is_none_or(|older| !same(&changes[nth], older)))
-            .collect();
-        let mut real = real.into_iter();
-        changes.retain(|_| real.next().unwrap_or(true));
+        changes.reverse();
+        changes.dedup_by(|newer, older| {
+            newer.pin.is_some() && (&newer.pin, &newer.restore) == (&older.pin, &older.restore)
+        });
+        changes.reverse();
         Ok(changes)
     }
 

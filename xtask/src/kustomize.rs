@@ -12,7 +12,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, without_credentials};
 
 /// How long a rendering may take, with what kustomize fetches for it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -60,7 +60,8 @@ impl Kustomize {
             return Err(Fault::remote(slow).help(again));
         };
         if !status.success() {
-            let said = String::from_utf8_lossy(&stderr);
+            // The URLs of remote resources stand in it.
+            let said = without_credentials(&String::from_utf8_lossy(&stderr));
             return Err(
                 Fault::refused(format!("{} does not render: {}", folder.display(), said.trim())).help(again)
             );

@@ -166,6 +166,17 @@ fn what_cannot_be_rendered_here_is_a_note() {
 }
 
 #[test]
+fn what_kustomize_says_tells_no_password() {
+    let Some((stage, me)) = scene() else { return };
+    edit(&stage, &path("staging"), |text| {
+        text.replace("resources:\n", "resources:\n  - https://me:s3cret@127.0.0.1:1/x/y//z?ref=v1\n")
+    });
+    let said = me.ends(0, &["promote", "staging", "v0.1.0", "--yes"]);
+    assert!(said.contains("note: not rendered: ") && said.contains("127.0.0.1:1"), "{said}");
+    assert!(!said.contains("s3cret"), "{said}");
+}
+
+#[test]
 fn a_ref_by_commit_renders_at_that_commit() {
     let Some((stage, me)) = scene() else { return };
     let pipeline = me.checkout.path("deploy/pipeline.yaml");

@@ -116,8 +116,8 @@ impl Sources {
         Ok(facts)
     }
 
-    /// The earlier pins with the schema of their images: by the commit's trailer, else, while the file is
-    /// `unseen`, by the registry's label.
+    /// The earlier pins with the schema of their images: while the file is `unseen` by the registry's label, where it
+    /// has one, and else by the commit's trailer.
     fn past(&self, history: &[Change], unseen: bool) -> Vec<Past> {
         let pinned = history.iter().filter(|change| !change.pin.as_ref().is_some_and(Pin::is_nothing));
         let mut past: Vec<_> = pinned

@@ -157,9 +157,10 @@ impl Sources {
     fn commit(&self, kind: Accepts, by: Ref, name: &str, revision: &str) -> Result<Option<String>> {
         match (kind, by) {
             (Accepts::Release, Ref::Tag) => self.commit_of_tag(name),
-            (Accepts::Release, Ref::Commit) => {
-                Ok(self.commit_of_tag(name)?.or(self.commit_on_branch(revision)?))
-            }
+            (Accepts::Release, Ref::Commit) => match self.commit_of_tag(name)? {
+                None => self.commit_on_branch(revision),
+                tagged => Ok(tagged),
+            },
             (Accepts::Edge | Accepts::Sha, _) => self.commit_on_branch(revision),
         }
     }
