@@ -16,7 +16,6 @@ mod history;
 mod push;
 mod remote;
 mod tag;
-pub use history::Commit;
 pub use push::{Push, breaks_rule};
 
 /// A repository on this machine.

@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result};
 
 use crate::environment::{HOLD, MANIFESTS, Pinned, RESTORE, beside, restore_of, takes_restore, with_restore};
 use crate::fault::Fault;
-use crate::git::{Commit, Git, Push};
+use crate::git::{Git, Push};
+use crate::history::{Change, Commit};
 use crate::kustomization::{self, Pin, Target};
 use crate::pipeline::{Environment, Manifests, Pipeline, Ref};
 use crate::trailers::Trailers;
@@ -30,18 +31,6 @@ pub struct PinChange<'a> {
     pub restore: Option<&'a str>,
     /// The overlay as kustomize renders it at the pin's ref, where the environment keeps it rendered.
     pub manifests: Option<&'a str>,
-}
-
-/// One commit that changed an environment's pin.
-#[derive(Clone, Debug)]
-pub struct Change {
-    pub commit: Commit,
-    /// What its message says.
-    pub trailers: Trailers,
-    /// The pin after it; `None` if the file of then cannot be read as one.
-    pub pin: Option<Pin>,
-    /// The restore after it.
-    pub restore: Option<String>,
 }
 
 impl Infra {

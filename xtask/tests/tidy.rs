@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 const PURE: &[&str] = &[
     "changelog",
     "checks",
+    "data_file",
     "environment",
     "fault",
     "gate",
+    "history",
     "image",
     "kustomization",
     "manifest",

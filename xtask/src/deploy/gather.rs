@@ -5,16 +5,18 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::plan::{self, Before, Candidate, Facts, Other, Past, Restore, Verb};
+use super::plan::{self, Before, Candidate, Facts, Other, Restore, Verb};
 use crate::changelog;
 use crate::checks::{Check, judge};
+use crate::data_file::{self, Past};
 use crate::environment::told_by_name;
 use crate::fault::Fault;
 use crate::gate::{Override, PinGate};
 use crate::git::Git;
 use crate::github::Github;
+use crate::history::{Change, bad_since, fixed};
 use crate::image::{Digest, Schema};
-use crate::infra::{Change, Infra};
+use crate::infra::Infra;
 use crate::kustomization::Pin;
 use crate::pipeline::{Environment, Pipeline};
 use crate::registry::Registry;
@@ -24,8 +26,6 @@ use crate::terminal::Spinner;
 use crate::version::Version;
 
 mod target;
-pub use target::is_zero;
-use target::{bad_since, fixed};
 
 /// All that is asked.
 pub struct Sources {
@@ -119,31 +119,10 @@ impl Sources {
     /// The earlier pins with the schema of their images: while the file is `unseen` by the registry's label, where it
     /// has one, and else by the commit's trailer.
     fn past(&self, history: &[Change], unseen: bool) -> Vec<Past> {
-        let pinned = history.iter().filter(|change| !change.pin.as_ref().is_some_and(Pin::is_nothing));
-        let mut past: Vec<_> = pinned
-            .map(|change| {
-                let digest = change.pin.as_ref().and_then(|pin| pin.digest.as_ref());
-                let of_digest = change
-                    .trailers
-                    .schema
-                    .filter(|_| digest.is_some() && change.trailers.digest.as_ref() == digest);
-                let label = || {
-                    let digest = self.digest_of(change.pin.as_ref()?)?;
-                    self.registry.labels(&digest).map(|labels| labels.schema).ok()
-                };
-                Past {
-                    // What a commit says, anybody may have written.
-                    schema: if unseen { label().or(of_digest) } else { of_digest },
-                    seen: change.trailers.seen.clone(),
-                    restores: change.restore.is_some(),
-                }
-            })
-            .collect();
-        // A history that begins with a pin is not the whole one.
-        if history.last().is_some_and(|oldest| !oldest.pin.as_ref().is_some_and(Pin::is_nothing)) {
-            past.push(Past::default());
-        }
-        past
+        data_file::past(history, |pin| {
+            let digest = unseen.then(|| self.digest_of(pin)).flatten()?;
+            self.registry.labels(&digest).map(|labels| labels.schema).ok()
+        })
     }
 
     /// What a pin names; of a tag alone what the registry has there now.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::checks::Check;
+use crate::data_file::Past;
 use crate::environment::Pinned;
 use crate::fault::Fault;
 use crate::gate::{Override, PinGate};
@@ -86,17 +87,6 @@ pub struct Before {
     pub name: String,
     pub pin: Pin,
     pub observed: Observed,
-}
-
-/// An earlier pin of the environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Past {
-    /// Of its image; `None` where neither commit nor registry tells it.
-    pub schema: Option<Schema>,
-    /// Of the data file, when the pin was made; `None` if the service did not answer then.
-    pub seen: Option<Seen>,
-    /// Whether it asked for a restore.
-    pub restores: bool,
 }
 
 /// A released version that is not asked for.

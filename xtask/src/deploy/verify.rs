@@ -7,10 +7,11 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::json;
 
-use super::gather::{Asked, Sources, is_zero};
+use super::gather::{Asked, Sources};
 use super::plan::{self, Facts, Plan, Verb};
 use crate::environment::{Pinned, check_id};
 use crate::fault::{Fault, Kind};
+use crate::history::is_zero;
 use crate::image::is_fixed;
 use crate::infra::Proposal;
 use crate::kustomization::Pin;

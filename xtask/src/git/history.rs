@@ -7,18 +7,7 @@ use anyhow::Result;
 
 use super::Git;
 use crate::fault::Fault;
-
-/// One commit, for logs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commit {
-    /// 40 hex digits.
-    pub id: String,
-    /// Committer time, RFC 3339 in UTC.
-    pub time: String,
-    pub author: String,
-    /// The whole message.
-    pub message: String,
-}
+use crate::history::Commit;
 
 impl Git {
     /// Whether `ancestor`, which need not be here, is `descendant` or one of its ancestors.

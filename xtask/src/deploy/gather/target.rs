@@ -5,8 +5,8 @@ use anyhow::{Context as _, Result};
 use super::{Asked, Sources};
 use crate::deploy::plan::{Candidate, Verb};
 use crate::fault::{Fault, Kind, exit_code};
+use crate::history::{Change, bad_since, fixed};
 use crate::image::{Digest, is_fixed, sha_tag};
-use crate::infra::Change;
 use crate::kustomization::{Pin, is_commit};
 use crate::pipeline::{Accepts, Environment, Ref};
 use crate::version::Version;
@@ -188,25 +188,4 @@ impl Sources {
 /// A version as it is tagged, also where the `v` was left out.
 fn canonical(asked: &str) -> String {
     asked.parse::<Version>().map_or_else(|_| asked.to_owned(), |version| version.to_string())
-}
-
-/// The infra template's `v0.0.0`, which no image has.
-pub fn is_zero(tag: &str) -> bool {
-    Version::from_tag(tag).is_some_and(|version| version.is_zero())
-}
-
-/// A pin that names one image for good: by digest, under a tag that never moves.
-pub fn fixed(pin: &Pin) -> Option<(String, Digest)> {
-    let tag = pin.tag.clone().filter(|tag| is_fixed(tag) && !is_zero(tag))?;
-    Some((tag, pin.digest.clone()?))
-}
-
-/// The last change that rolled back from this image, unless it was pinned again since.
-pub fn bad_since(digest: &Digest, history: &[Change]) -> Option<String> {
-    let again = |change: &&Change| change.pin.as_ref().and_then(|pin| pin.digest.as_ref()) != Some(digest);
-    let since = history.iter().take_while(again);
-    since
-        .filter(|change| change.trailers.bad.as_ref() == Some(digest))
-        .map(|change| change.commit.id.clone())
-        .next()
 }

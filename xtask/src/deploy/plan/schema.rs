@@ -1,19 +1,9 @@
 //! Whether an image may open the data file: its schema covers the file's, or the file admits it. A file that nobody can
 //! see now lies between what was last observed and the highest that was pinned since.
 
-use super::{Facts, Past, Restore, Verb};
-use crate::image::Schema;
+use super::{Facts, Restore, Verb};
+use crate::data_file::File;
 use crate::report::{Backup, Ledger, Observed};
-
-/// What is known of the file that the image will open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum File {
-    /// There is none yet.
-    Fresh,
-    Known(Schema),
-    /// `None` is unknown.
-    Between(Option<u32>, Option<Schema>),
-}
 
 /// A refusal and its remedy.
 pub type Refusal = (String, String);
@@ -23,57 +13,13 @@ pub fn is_safe(facts: &Facts) -> bool {
     file(facts).admits(facts.to.schema.current)
 }
 
-impl File {
-    fn admits(&self, binary: u32) -> bool {
-        match self {
-            Self::Fresh => true,
-            Self::Known(schema) | Self::Between(_, Some(schema)) => schema.admits(binary),
-            Self::Between(_, None) => false,
-        }
-    }
-}
-
 fn file(facts: &Facts) -> File {
-    let told = |number| File::Known(known(&facts.past, number));
-    match (&facts.restore, &facts.observed, facts.told_schema) {
-        (Some(Restore { schema: Some(number), .. }), ..) => told(*number),
-        (Some(_), _, Some(number)) => told(number),
-        (Some(_), _, None) => File::Between(None, None),
-        (None, Observed::Reports(report), _) => File::Known(report.version.schema.of_file()),
-        (None, Observed::Silent(_), Some(number)) => told(number),
-        (None, Observed::Silent(_), None) if facts.past.is_empty() => File::Fresh,
-        (None, Observed::Silent(_), None) => between(&facts.past),
+    match (&facts.restore, facts.told_schema) {
+        (Some(Restore { schema: Some(number), .. }), _) => File::told(*number, &facts.past),
+        (Some(_), Some(number)) => File::told(number, &facts.past),
+        (Some(_), None) => File::Between(None, None),
+        (None, told) => File::of(&facts.observed, told, &facts.past),
     }
-}
-
-/// A schema by its number: which binaries it admits is the same in all images that have it.
-fn known(past: &[Past], number: u32) -> Schema {
-    let mut all =
-        past.iter().flat_map(|past| [past.schema, past.seen.as_ref().map(|seen| seen.schema)]).flatten();
-    let found = all.find(|schema| schema.current == number);
-    found.unwrap_or(Schema { current: number, oldest_binary: number })
-}
-
-fn between(past: &[Past]) -> File {
-    let mut schemas = Vec::new();
-    let mut low = None;
-    let mut restored = false;
-    for Past { schema, seen, restores } in past {
-        restored |= low.is_none() && *restores;
-        schemas.push(*schema);
-        // What was pinned when it was seen may not have been rolled out by then: that one counts too.
-        if low.is_some() {
-            break;
-        }
-        if let Some(seen) = seen {
-            low = Some(seen.schema.current);
-            schemas.push(Some(seen.schema));
-        }
-    }
-    let all: Option<Vec<_>> = schemas.into_iter().collect();
-    // A restore takes the file back.
-    let low = low.filter(|_| !restored);
-    File::Between(low, all.and_then(|all| all.into_iter().max_by_key(|schema| schema.current)))
 }
 
 /// Holds the image against the file. What is seen goes into the notes.
@@ -95,7 +41,7 @@ pub fn check(facts: &Facts, notes: &mut Vec<String>) -> Option<Refusal> {
         Observed::Silent(why) => Some(why.as_str()),
     };
     let file = file(facts);
-    let heeded = facts.told_schema.is_none_or(|told| file == File::Known(known(&facts.past, told)));
+    let heeded = facts.told_schema.is_none_or(|told| file == File::told(told, &facts.past));
     if !heeded {
         notes.push("--file-schema is not heeded: it is told otherwise already".to_owned());
     }
@@ -198,21 +144,6 @@ fn another_ledger(facts: &Facts, now: &Ledger) -> Option<String> {
             seen.sequence
         )
     })
-}
-
-impl File {
-    fn range(&self) -> String {
-        match self {
-            Self::Fresh => "none".to_owned(),
-            Self::Known(schema) => schema.current.to_string(),
-            Self::Between(_, None) => "unknown".to_owned(),
-            Self::Between(Some(low), Some(high)) if *low == high.current => {
-                format!("{low}, if nobody else changed it")
-            }
-            Self::Between(Some(low), Some(high)) => format!("between {low} and {}", high.current),
-            Self::Between(None, Some(high)) => format!("at most {}", high.current),
-        }
-    }
 }
 
 /// In the id of what a restore put aside, which is no backup that anybody made.
