@@ -126,6 +126,12 @@ impl Infra {
         Ok(why.map(said))
     }
 
+    /// The newest commit that held the environment, or ended a hold.
+    pub fn hold_commit(&self, environment: &Environment) -> Result<Option<Commit>> {
+        let path = beside(&environment.kustomization, HOLD);
+        Ok(self.git.log(&self.head, &[&path])?.into_iter().next())
+    }
+
     /// The commits that changed the environment's pin, newest first.
     pub fn history(&self, environment: &Environment) -> Result<Vec<Change>> {
         let target = self.target(environment);

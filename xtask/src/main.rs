@@ -35,6 +35,7 @@ mod infra;
 mod kustomization;
 mod kustomize;
 mod manifest;
+mod observe;
 mod pin;
 mod pipeline;
 mod program;
@@ -44,9 +45,12 @@ mod release;
 mod report;
 mod sbom;
 mod service;
+mod situation;
+mod span;
 mod status;
 mod trailers;
 mod version;
+mod workload;
 
 /// Builds, releases, promotes and rolls back dojo.
 #[derive(Debug, Parser)]

@@ -1,42 +1,46 @@
-//! `status`: what each environment pins, what it runs, and whether the two agree. What did not answer is "unknown".
+//! `status`: what each environment pins and runs, what is wrong, and what to do. What did not answer is "unknown".
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::infra::Infra;
-use crate::kustomization::Pin;
+use crate::fault::Fault;
+use crate::observe::{self, Look};
 use crate::pipeline::{Environment, Pipeline};
-use crate::registry::Registry;
-use crate::report::Observed;
-use crate::service;
+use crate::situation::{Situation, overview};
 use crate::terminal;
+
+/// How long `--watch` rests between two looks.
+const REST: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask status
-  cargo xtask status production --json")]
+  cargo xtask status production
+  cargo xtask status production --watch
+  cargo xtask status --check --json     for a monitor
+
+States: ok: it runs what is pinned, and is ready. rolling out: the pin is younger than ten minutes, and does not run yet. NOT READY:
+it runs what is pinned, and is not ready. DRIFT: it runs something else than what is pinned. DOWN: the cluster says that no pod is
+available. NO ANSWER: the service does not answer. UNKNOWN: nobody could tell. WRONG: it runs and is ready, but something is wrong
+with its data, its pin, or what could be asked. It exits with 0 whatever it sees; with --check with 1 if anything is wrong or unknown.
+
+The cluster is asked, read-only, where deploy/pipeline.yaml has `cluster:` for the environment.")]
 pub struct Args {
-    /// Only this environment.
+    /// Only this environment, in full.
     environment: Option<String>,
-    /// Print one JSON object in place of the table.
+    /// Look again and again: a terminal is drawn anew, elsewhere each change is printed.
+    #[arg(long)]
+    watch: bool,
+    /// Exit with 1 if anything is wrong or unknown.
+    #[arg(long)]
+    check: bool,
+    /// Print one JSON object in place of the screen; with --watch one a line, at each change.
     #[arg(long)]
     json: bool,
-}
-
-/// One environment, as the infra repository and the service tell it.
-#[derive(Debug, Serialize)]
-struct Status {
-    environment: String,
-    state: &'static str,
-    pin: Option<Pin>,
-    /// Why nobody is to change the pin.
-    hold: Option<String>,
-    /// Why the pin could not be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-    observed: Observed,
 }
 
 pub fn run(args: &Args, root: &Path) -> Result<()> {
@@ -45,124 +49,77 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         Some(name) => vec![pipeline.environment(name)?.clone()],
         None => pipeline.environments.clone(),
     };
-    let spinner = terminal::Spinner::start("asking the infra repository and the services");
-    let infra = Infra::clone(&pipeline, root);
-    let statuses = observe(&pipeline, &environments, &infra, root);
+    if args.watch {
+        return watch(args, &pipeline, &environments, root);
+    }
+    let spinner = terminal::Spinner::start("asking the infra repository, the registry and the services");
+    let look = observe::look(&pipeline, &environments, root);
     drop(spinner);
     if args.json {
-        println!("{}", serde_json::json!({ "environments": statuses }));
-        return infra.map(drop);
+        terminal::json(&object(&look))?;
+    } else {
+        println!("{}", screen(args, &look));
     }
-    let header = ["ENVIRONMENT", "PINNED", "RUNNING", "STATE", "SCHEMA", "LEDGER", "SEQUENCE"];
-    println!("{}", terminal::table(&header, statuses.iter().map(row).collect()));
-    for status in &statuses {
-        if let Observed::Silent(why) = &status.observed {
-            println!("{}: no answer: {why}", status.environment);
-        }
-        if let Some(why) = &status.hold {
-            println!("{}: held: {why}", status.environment);
-        }
-        if let Some(problem) = &status.problem {
-            println!("{}: pin unknown: {problem}", status.environment);
-        }
-    }
-    infra.map(drop)
+    if args.check { check(&look) } else { Ok(()) }
 }
 
-/// Asks all sources side by side, so that one slow service delays nobody else's line.
-fn observe(
-    pipeline: &Pipeline,
-    environments: &[Environment],
-    infra: &Result<Infra>,
-    root: &Path,
-) -> Vec<Status> {
-    std::thread::scope(|scope| {
-        let asked: Vec<_> = environments.iter().map(|e| scope.spawn(|| service::observe(&e.url))).collect();
-        let registry = Registry::open(pipeline.registry(), root);
-        let pins: Vec<_> = environments
-            .iter()
-            .map(|environment| match infra {
-                Ok(infra) => {
-                    // A pin that cannot be read may be held all the same.
-                    let hold = infra.hold(environment).ok().flatten();
-                    (infra.pin(environment).map_err(|error| Some(error.to_string())), hold)
-                }
-                // Said once, for all of them.
-                Err(_) => (Err(None), None),
-            })
-            .collect();
-        let results = environments.iter().zip(pins).zip(asked);
-        results
-            .map(|((environment, (pin, hold)), asked)| {
-                let observed =
-                    asked.join().unwrap_or_else(|_| Observed::Silent("the look at it failed".into()));
-                let (pin, problem) = match pin {
-                    Ok(pin) => (Some(pin), None),
-                    Err(problem) => (None, problem),
-                };
-                let state = state(pin.as_ref(), &observed, registry.as_ref().ok());
-                Status { environment: environment.name.clone(), state, pin, hold, problem, observed }
-            })
-            .collect()
-    })
+fn object(look: &Look) -> Value {
+    json!({ "tip": look.tip.as_ref().ok(), "environments": look.situations })
 }
 
-/// One word for a pin and what runs.
-fn state(pin: Option<&Pin>, observed: &Observed, registry: Option<&Registry>) -> &'static str {
-    let Observed::Reports(report) = observed else { return "unknown" };
-    let pinned = pin
-        .and_then(|pin| pin.digest.as_ref())
-        .zip(registry)
-        .and_then(|(digest, registry)| registry.labels(digest).ok());
-    match pinned {
-        Some(labels) if labels.revision != report.version.commit => "drift",
-        Some(_) if report.ready => "ok",
-        Some(_) => "not ready",
-        None => "unknown",
+/// One environment in full; of several a table, and in full those that need it.
+fn screen(args: &Args, look: &Look) -> String {
+    if args.environment.is_some() {
+        return look.situations.iter().map(ToString::to_string).collect();
+    }
+    let header = ["ENVIRONMENT", "STATE", "PINNED", "RUNS", "SCHEMA", "LEDGER", "SEQUENCE", "BEHIND"];
+    let mut text = terminal::table(&header, look.situations.iter().map(overview).collect());
+    for situation in &look.situations {
+        if situation.is_wrong() {
+            text += &format!("\n\n{situation}");
+            continue;
+        }
+        let name = &situation.facts.environment.name;
+        let notes = situation.problems.iter().map(|problem| problem.what.clone());
+        let held = situation.facts.hold().map(|hold| format!("held: {}", hold.why));
+        held.into_iter().chain(notes).for_each(|note| text += &format!("\n{name}: {note}"));
+    }
+    text
+}
+
+fn watch(args: &Args, pipeline: &Pipeline, environments: &[Environment], root: &Path) -> Result<()> {
+    let terminal = std::io::stdout().is_terminal() && !args.json;
+    let mut shown = None;
+    loop {
+        let look = observe::look(pipeline, environments, root);
+        // What only grows older is no change.
+        let what: Vec<_> = look.situations.iter().map(Situation::gist).collect();
+        let changed = shown.as_ref() != Some(&what);
+        if args.json && changed {
+            let mut stdout = std::io::stdout();
+            writeln!(stdout, "{}", object(&look))?;
+            stdout.flush()?;
+        } else if terminal {
+            print!("\x1b[H\x1b[2J");
+            println!(
+                "{}\n\n{}   Ctrl-C ends this",
+                screen(args, &look),
+                jiff::Timestamp::now().strftime("%H:%M:%S UTC")
+            );
+        } else if changed {
+            println!("{}\n", screen(args, &look));
+        }
+        shown = Some(what);
+        std::thread::sleep(REST);
     }
 }
 
-fn row(status: &Status) -> Vec<String> {
-    let unknown = || "unknown".to_owned();
-    let pinned = status.pin.as_ref().map_or_else(unknown, |pin| {
-        let digest = pin.digest.as_ref().map_or(String::new(), |digest| format!(" {}", digest.short()));
-        format!("{}{digest}", pin.tag.as_deref().unwrap_or("nothing"))
-    });
-    let mut row = vec![status.environment.clone(), pinned];
-    match &status.observed {
-        Observed::Reports(report) => {
-            let version = &report.version;
-            let commit = version.commit.get(..12).unwrap_or(&version.commit);
-            row.push(format!("{} {commit}", version.version));
-            row.push(status.state.to_owned());
-            row.push(version.schema.file.to_string());
-            row.push(version.ledger.id.get(..8).unwrap_or(&version.ledger.id).to_owned());
-            row.push(version.ledger.sequence.to_string());
-        }
-        Observed::Silent(_) => {
-            row.extend([unknown(), status.state.to_owned(), unknown(), unknown(), unknown()]);
-        }
+/// Ends with 1 if anything is wrong.
+fn check(look: &Look) -> Result<()> {
+    let wrong: Vec<_> = look.situations.iter().filter(|situation| situation.is_wrong()).collect();
+    if wrong.is_empty() {
+        return Ok(());
     }
-    row
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_silent_service_is_unknown_in_every_column() {
-        let status = Status {
-            environment: "staging".into(),
-            state: state(None, &Observed::Silent("refused".into()), None),
-            pin: Some(Pin { git_ref: None, tag: Some("v0.1.0".into()), digest: None }),
-            hold: None,
-            problem: None,
-            observed: Observed::Silent("refused".into()),
-        };
-        assert_eq!(
-            row(&status),
-            ["staging", "v0.1.0", "unknown", "unknown", "unknown", "unknown", "unknown"]
-        );
-    }
+    let names: Vec<_> = wrong.iter().map(|situation| situation.facts.environment.name.as_str()).collect();
+    Err(Fault::remote(format!("{} needs a look", names.join(", "))).into())
 }

@@ -20,8 +20,11 @@ const PURE: &[&str] = &[
     "pipeline",
     "report",
     "sbom",
+    "situation",
+    "span",
     "trailers",
     "version",
+    "workload",
 ];
 /// One outside thing each.
 const EDGES: &[&str] = &[
@@ -34,12 +37,20 @@ const EDGES: &[&str] = &[
     "github",
     "infra",
     "kustomize",
+    "observe",
     "program",
     "registry",
     "service",
 ];
-/// Edges that stand on another one: the infra repository on git.
-const EDGE_ON_EDGE: &[(&str, &str)] = &[("infra", "git")];
+/// Edges that stand on others: the infra repository on git, and what asks all of them at once.
+const EDGE_ON_EDGE: &[(&str, &str)] = &[
+    ("infra", "git"),
+    ("observe", "cluster"),
+    ("observe", "git"),
+    ("observe", "infra"),
+    ("observe", "registry"),
+    ("observe", "service"),
+];
 /// One verb each.
 const COMMANDS: &[&str] = &[
     "check",

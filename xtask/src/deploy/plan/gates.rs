@@ -8,6 +8,7 @@ use crate::fault::{Fault, Kind};
 use crate::gate::{Override, PinGate};
 use crate::pipeline::Accepts;
 use crate::report::Observed;
+use crate::span::span;
 use crate::version::Version;
 
 /// Something that stands against the pin, and its remedy; without a gate it cannot be passed.
@@ -269,17 +270,6 @@ fn soak(facts: &Facts, name: &str, uptime: Option<SignedDuration>, problems: &mu
             "it is of before its /version told it: promote something newer there, or pass the gate",
         )),
     }
-}
-
-/// `1d 2h`, `12m 30s`: two units are enough for a person.
-fn span(duration: SignedDuration) -> String {
-    let seconds = duration.as_secs();
-    let units =
-        [(seconds / 86400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    let first = units.iter().position(|(count, _)| *count > 0).unwrap_or(3);
-    let shown =
-        units.iter().skip(first).take(2).filter(|(count, unit)| *count > 0 || (seconds == 0 && *unit == "s"));
-    shown.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
 }
 
 fn checks(facts: &Facts, problems: &mut Vec<Problem>) {

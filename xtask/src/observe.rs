@@ -1,0 +1,178 @@
+//! Everything that can be asked about environments, asked at once. Each source has its own time: one that is slow or down
+//! is told as unknown, with the reason, and delays nobody else's line.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use crate::fault::Fault;
+use crate::git::Git;
+use crate::image::Labels;
+use crate::infra::Infra;
+use crate::pipeline::{Environment, Pipeline};
+use crate::registry::Registry;
+use crate::report::Observed;
+use crate::service;
+use crate::situation::{self, Facts, Hold, Pinning, Situation};
+
+/// How long the infra repository, the project's remote and the registry may take.
+const REMOTE: Duration = Duration::from_secs(8);
+/// How long a service may take for its two answers.
+const SERVICE: Duration = Duration::from_secs(7);
+
+/// What was seen of the whole pipeline.
+#[derive(Debug)]
+pub struct Look {
+    /// The commit of the project's branch.
+    pub tip: Result<String, String>,
+    pub situations: Vec<Situation>,
+}
+
+/// A question on its way.
+struct Asked<T> {
+    answer: Receiver<Result<T, String>>,
+    since: Instant,
+    limit: Duration,
+}
+
+/// Asks on a thread of its own, which is left behind if it takes longer.
+fn ask<T: Send + 'static>(
+    limit: Duration,
+    question: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Asked<T> {
+    let (tell, answer) = channel();
+    std::thread::spawn(move || {
+        let said = question().map_err(|error| Fault::from(error).message().to_owned());
+        // Nobody listens any more after the time is over.
+        let _ = tell.send(said);
+    });
+    Asked { answer, since: Instant::now(), limit }
+}
+
+impl<T> Asked<T> {
+    fn answer(self) -> Result<T, String> {
+        let left = self.limit.saturating_sub(self.since.elapsed());
+        self.answer.recv_timeout(left).unwrap_or_else(|error| {
+            Err(match error {
+                RecvTimeoutError::Timeout => format!("no answer within {} s", self.limit.as_secs()),
+                RecvTimeoutError::Disconnected => "asking it failed".to_owned(),
+            })
+        })
+    }
+}
+
+/// Looks at these environments.
+pub fn look(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> Look {
+    let tip = ask_tip(pipeline, root);
+    let infra = ask_infra(pipeline, environments, root);
+    // Whoever waits for another environment is told of that one too.
+    let before = |environment: &Environment| {
+        environment.after.as_ref().and_then(|name| pipeline.environment(name).ok())
+    };
+    let services: Vec<_> = environments
+        .iter()
+        .map(|environment| (ask_service(environment), before(environment).map(ask_service)))
+        .collect();
+
+    let pinnings = infra.answer();
+    let labels = ask_labels(pipeline, environments.len(), &pinnings, root);
+    let tip = tip.answer();
+    let now = Timestamp::now();
+    let mut situations = Vec::new();
+    let asked = environments.iter().zip(services).zip(labels).enumerate();
+    for (index, ((environment, (service, earlier)), labels)) in asked {
+        let infra = pinnings.as_ref().map_err(Clone::clone).map(|all| all[index].clone());
+        let mut facts = Facts {
+            environment: environment.clone(),
+            now,
+            infra,
+            labels: labels.map_or_else(|| Err("nothing is pinned by digest".to_owned()), Asked::answer),
+            observed: heard(service),
+            behind: Err(String::new()),
+            branch: pipeline.branch.clone(),
+            before: earlier.map(|service| (environment.after.clone().unwrap_or_default(), heard(service))),
+            cluster: None,
+        };
+        facts.behind = behind(&facts, &tip, root);
+        situations.push(situation::judge(facts));
+    }
+    Look { tip, situations }
+}
+
+fn heard(service: Asked<Observed>) -> Observed {
+    service.answer().unwrap_or_else(Observed::Silent)
+}
+
+fn ask_service(environment: &Environment) -> Asked<Observed> {
+    let url = environment.url.clone();
+    ask(SERVICE, move || Ok(service::observe(&url)))
+}
+
+/// The project's branch, as its remote has it; the commit is here afterwards.
+fn ask_tip(pipeline: &Pipeline, root: &Path) -> Asked<String> {
+    let (reference, project) = (format!("refs/heads/{}", pipeline.branch), Git::at(root));
+    ask(REMOTE, move || {
+        let missing = || Fault::refused(format!("the project's remote has no {reference}"));
+        let tip = project.remote_ref("origin", &reference)?.ok_or_else(missing)?;
+        if project.commit(&tip)?.is_none() {
+            project.fetch("origin", &reference)?;
+        }
+        Ok(tip)
+    })
+}
+
+fn ask_infra(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> Asked<Vec<Pinning>> {
+    let (pipeline, environments, root) = (pipeline.clone(), environments.to_vec(), PathBuf::from(root));
+    ask(REMOTE, move || {
+        let infra = Infra::clone(&pipeline, &root)?;
+        environments.iter().map(|environment| pinning(&infra, environment)).collect()
+    })
+}
+
+fn pinning(infra: &Infra, environment: &Environment) -> Result<Pinning> {
+    let told = |error: anyhow::Error| Fault::from(error).message().to_owned();
+    // A pin that cannot be read may be held all the same.
+    let why = infra.hold(environment)?;
+    let made = if why.is_some() { infra.hold_commit(environment)? } else { None };
+    let hold = why.map(|why| Hold {
+        why,
+        by: made.as_ref().map(|commit| commit.author.clone()),
+        since: made.as_ref().and_then(|commit| commit.time.parse().ok()),
+    });
+    Ok(Pinning {
+        head: infra.head().to_owned(),
+        pinned: infra.pinned(environment).map_err(told),
+        hold,
+        history: infra.history(environment).unwrap_or_default(),
+    })
+}
+
+/// What the registry says of each pinned digest; `None` for an environment that has none.
+fn ask_labels(
+    pipeline: &Pipeline,
+    count: usize,
+    pinnings: &Result<Vec<Pinning>, String>,
+    root: &Path,
+) -> Vec<Option<Asked<Labels>>> {
+    let Ok(pinnings) = pinnings else { return (0..count).map(|_| None).collect() };
+    let registry =
+        Registry::open(pipeline.registry(), root).map(Arc::new).map_err(|error| format!("{error:#}"));
+    let asked = pinnings.iter().map(|pinning| {
+        let pin = &pinning.pinned.as_ref().ok()?.pin;
+        let digest = pin.digest.clone().filter(|_| !pin.is_nothing())?;
+        let registry = registry.clone();
+        Some(ask(REMOTE, move || registry.map_err(Fault::usage)?.labels(&digest)))
+    });
+    asked.collect()
+}
+
+/// How many commits the branch has after the pinned one.
+fn behind(facts: &Facts, tip: &Result<String, String>, root: &Path) -> Result<usize, String> {
+    let tip = tip.as_ref().map_err(Clone::clone)?;
+    let (commit, _) = facts.image().ok_or("which commit is pinned is unknown")?;
+    Git::at(root).count(Some(&commit), tip).map_err(|error| Fault::from(error).message().to_owned())
+}

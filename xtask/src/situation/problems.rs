@@ -1,0 +1,284 @@
+//! What is wrong with an environment, or worth knowing, each with one thing to do.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Candidate, Facts, State};
+use crate::data_file::File;
+use crate::report::Observed;
+use crate::span::span;
+use crate::workload::{Cause, Kind};
+
+/// One thing that is worth a look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    pub what: String,
+    /// What to do about it; a command where there is one.
+    pub next: Option<String>,
+    /// False for what is only worth knowing.
+    pub wrong: bool,
+}
+
+impl Problem {
+    fn wrong(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { what: what.into(), next: Some(next.into()), wrong: true }
+    }
+
+    fn note(what: impl Into<String>, next: Option<String>) -> Self {
+        Self { what: what.into(), next, wrong: false }
+    }
+}
+
+/// Whether a cause is more than a pod on its way.
+pub fn is_trouble(cause: &Cause) -> bool {
+    !cause.kind.is_progress()
+}
+
+/// All of it, the most pressing first.
+pub fn of(facts: &Facts, state: State, safe: &[Candidate]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    pin(facts, &mut problems);
+    ledger(facts, &mut problems);
+    running(facts, state, safe, &mut problems);
+    schema(facts, safe, &mut problems);
+    sources(facts, &mut problems);
+    restore(facts, &mut problems);
+    by_hand(facts, &mut problems);
+    problems
+}
+
+/// Another ledger, or one that lost its tail, comes before all else: nobody is to write on.
+fn ledger(facts: &Facts, problems: &mut Vec<Problem>) {
+    let (Some(now), Some(before)) = (facts.data(), facts.seen_before()) else { return };
+    let name = &facts.environment.name;
+    let next = || match &facts.environment.cluster {
+        Some(cluster) => format!(
+            "kubectl --context {} -n {} get pods,persistentvolumeclaims -o wide",
+            cluster.context, cluster.namespace
+        ),
+        None => format!("see which volume the pods of {name} mount, before anybody writes to it"),
+    };
+    if now.ledger != before.ledger {
+        problems.push(Problem::wrong(
+            format!(
+                "the ledger is {}, and was {} when it was pinned: another volume",
+                now.ledger, before.ledger
+            ),
+            next(),
+        ));
+        return;
+    }
+    let restored = facts.history().iter().take_while(|change| change.trailers.seen.is_none());
+    let restored = restored.chain(facts.change()).any(|change| change.restore.is_some());
+    if now.sequence < before.sequence && !restored {
+        problems.push(Problem::wrong(
+            format!(
+                "the ledger is at sequence {}, and was at {} when it was pinned: its tail is lost",
+                now.sequence, before.sequence
+            ),
+            next(),
+        ));
+    }
+}
+
+fn running(facts: &Facts, state: State, safe: &[Candidate], problems: &mut Vec<Problem>) {
+    let name = &facts.environment.name;
+    let cause = facts.workload().and_then(|workload| workload.cause.as_ref());
+    if let Some(cause) = cause {
+        let next = back_to(facts, cause, safe).unwrap_or_else(|| cause.next.clone());
+        let wrong = is_trouble(cause) && state != State::Ok;
+        problems.push(Problem { what: cause.what.clone(), next: Some(next), wrong });
+        return;
+    }
+    let look = || match &facts.environment.cluster {
+        Some(cluster) => {
+            format!("kubectl --context {} -n {} get pods,events", cluster.context, cluster.namespace)
+        }
+        None => format!(
+            "look at the pods of {name} by kubectl; with `cluster:` in deploy/pipeline.yaml this screen does"
+        ),
+    };
+    match (state, &facts.observed) {
+        (State::Ok, _) => {}
+        (State::RollingOut, _) => {
+            let age = facts.pinned_for().map(span).unwrap_or_default();
+            let runs = facts
+                .report()
+                .map_or("nothing answers".to_owned(), |report| format!("v{} still runs", report.version));
+            problems.push(Problem::note(
+                format!("pinned {age} ago, and {runs}"),
+                Some(format!("cargo xtask status {name} --watch")),
+            ));
+        }
+        (State::NotReady, _) => {
+            problems.push(Problem::wrong("it runs what is pinned, and is not ready", look()))
+        }
+        (State::Drift, _) => {
+            let runs = facts.report().map_or_else(String::new, |report| format!("v{}", report.version));
+            let commit = facts.change().map_or("", |change| change.commit.id.as_str());
+            let age = facts.pinned_for().map(|age| format!("{} after the pin", span(age)));
+            problems.push(Problem::wrong(
+                format!("{runs} runs, {}", age.unwrap_or_else(|| "which is not pinned".to_owned())),
+                format!(
+                    "see why the controller has not applied infra commit {}; if what runs is right: cargo xtask adopt {name}",
+                    short(commit)
+                ),
+            ));
+        }
+        (State::Down, _) => problems.push(Problem::wrong("no pod is available", look())),
+        (State::NoAnswer, observed) => {
+            let available = facts.workload().and_then(|workload| workload.available) == Some(true);
+            let why = silence(observed);
+            if available {
+                problems.push(Problem::wrong(
+                    format!("the pod is ready, and the URL does not answer: {why}"),
+                    format!("see the Ingress and the name of {}", facts.environment.url),
+                ));
+            } else {
+                problems.push(Problem::wrong(why, look()));
+            }
+        }
+        // Which source is missing is said on its own.
+        (State::Unknown, _) => {}
+    }
+}
+
+/// The way out of a new image that cannot run here: what ran before, where it opens the file.
+fn back_to(facts: &Facts, cause: &Cause, safe: &[Candidate]) -> Option<String> {
+    let by_image = match cause.kind {
+        Kind::ImagePull | Kind::Container | Kind::BadConfig | Kind::InitFailed | Kind::ServiceFailed => true,
+        // What ran before needs as much, but for what a migration writes.
+        Kind::OomKilled | Kind::DiskFull => facts
+            .data()
+            .zip(facts.image())
+            .is_some_and(|(data, (_, image))| data.schema.current < image.current),
+        _ => false,
+    };
+    let pinned = facts.change().and_then(|change| change.commit.time.parse::<Timestamp>().ok());
+    let since = facts.workload().and_then(|workload| workload.down_since);
+    // What went down before this pin was made did not go down by it.
+    let by_pin = pinned.zip(since).is_some_and(|(pinned, down)| down >= pinned);
+    let safe = safe.iter().find(|candidate| candidate.opens == Some(true) && !candidate.bad)?;
+    (by_image && by_pin).then(|| format!("cargo xtask rollback {} --to {}", facts.environment.name, safe.tag))
+}
+
+/// The pinned image does not open the file.
+fn schema(facts: &Facts, safe: &[Candidate], problems: &mut Vec<Problem>) {
+    let (Some((_, image)), File::Known(file)) = (facts.image(), facts.file()) else { return };
+    if file.admits(image.current) {
+        return;
+    }
+    let (name, pin) = (&facts.environment.name, facts.pin().map_or("it", |pin| pin.name()));
+    let next = safe.iter().find(|candidate| candidate.opens == Some(true)).map_or_else(
+        || {
+            "release a version that knows this schema; what has it may be found by: git log dojo/migrations"
+                .to_owned()
+        },
+        |candidate| format!("cargo xtask rollback {name} --to {}", candidate.tag),
+    );
+    problems.insert(
+        0,
+        Problem::wrong(
+            format!(
+                "the data file has schema {}, and {pin} knows {}: it refuses the file",
+                file.current, image.current
+            ),
+            next,
+        ),
+    );
+}
+
+/// What did not answer.
+fn sources(facts: &Facts, problems: &mut Vec<Problem>) {
+    let again = || "cargo xtask doctor".to_owned();
+    if let Err(why) = &facts.infra {
+        problems.push(Problem::wrong(format!("what is pinned is unknown: {why}"), again()));
+    }
+    let is_asked = facts.pin().is_some_and(|pin| !pin.is_nothing());
+    if let (Err(why), true) = (&facts.labels, is_asked) {
+        problems
+            .push(Problem::wrong(format!("the registry does not tell of the pinned image: {why}"), again()));
+    }
+    if let Some(Err(why)) = &facts.cluster {
+        problems.push(Problem::wrong(format!("the cluster does not tell: {why}"), again()));
+    }
+}
+
+/// A pin that nobody could read, or that is not one thing.
+fn pin(facts: &Facts, problems: &mut Vec<Problem>) {
+    let Ok(infra) = &facts.infra else { return };
+    let name = &facts.environment.name;
+    let pinned = match &infra.pinned {
+        Ok(pinned) => pinned,
+        Err(why) => {
+            problems.push(Problem::wrong(
+                format!("the pin cannot be read: {why}"),
+                format!("cargo xtask adopt {name}, which writes what runs"),
+            ));
+            return;
+        }
+    };
+    let pin = &pinned.pin;
+    if pin.is_nothing() {
+        problems.push(Problem::note("nothing is pinned yet", Some(format!("cargo xtask promote {name}"))));
+        return;
+    }
+    let torn = match (&pin.git_ref, &pin.tag) {
+        (Some(git_ref), Some(tag)) if is_version(git_ref) && is_version(tag) => git_ref != tag,
+        _ => false,
+    };
+    if torn {
+        let (git_ref, tag) = (pin.git_ref.as_deref().unwrap_or("none"), pin.name());
+        problems.push(Problem::wrong(
+            format!("the pin is torn: manifests of {git_ref}, image {tag}"),
+            format!("cargo xtask promote {name} {tag}"),
+        ));
+    } else if !facts.is_fixed() {
+        problems.push(Problem::wrong(
+            format!("{} is pinned without a digest, or by a name that moves", pin.name()),
+            format!("cargo xtask adopt {name}"),
+        ));
+    }
+}
+
+fn is_version(name: &str) -> bool {
+    crate::version::Version::from_tag(name).is_some()
+}
+
+/// A restore that was asked for and not done.
+fn restore(facts: &Facts, problems: &mut Vec<Problem>) {
+    let Some(id) = facts.pinned().and_then(|pinned| pinned.restore.as_ref()) else { return };
+    let Some(report) = facts.report() else { return };
+    if report.restored.as_ref().is_none_or(|restored| restored.id != *id) {
+        problems.push(Problem::wrong(
+            format!("it is to restore {id}, and has not said that it did"),
+            format!("cargo xtask status {} --watch", facts.environment.name),
+        ));
+    }
+}
+
+fn by_hand(facts: &Facts, problems: &mut Vec<Problem>) {
+    let Some(change) = facts.change().filter(|change| change.is_foreign()) else { return };
+    if facts.pin().is_none_or(crate::kustomization::Pin::is_nothing) {
+        return;
+    }
+    problems.push(Problem::note(
+        format!(
+            "the pin was made by hand, or by another tool: infra commit {} of {}",
+            short(&change.commit.id),
+            change.commit.author
+        ),
+        None,
+    ));
+}
+
+fn silence(observed: &Observed) -> String {
+    match observed {
+        Observed::Silent(why) => why.clone(),
+        Observed::Reports(_) => String::new(),
+    }
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
+}
