@@ -14,6 +14,7 @@ use crate::git::Push;
 use crate::infra::PinChange;
 use crate::kustomize::Kustomize;
 use crate::pipeline::{Environment, Manifests, Pipeline};
+use crate::situation::Situation;
 use crate::terminal;
 use crate::version::Version;
 
@@ -25,6 +26,7 @@ mod practice;
 mod pull;
 mod render;
 mod verify;
+mod wait;
 use args::{How, Look};
 pub use args::{PromoteArgs, RollbackArgs};
 use gather::{Asked, Sources};
@@ -58,7 +60,7 @@ fn run(
     how: &How,
     root: &Path,
 ) -> Result<()> {
-    let seen = RefCell::new(None);
+    let (seen, stuck) = (RefCell::new(None), RefCell::new(None));
     let deploy = || -> Result<()> {
         let pipeline = Pipeline::load(root)?;
         restore.map_or(Ok(()), check_id)?;
@@ -78,12 +80,23 @@ fn run(
                 .into());
         }
         let sources = Sources::open(pipeline, root)?;
-        Deploy { asked, how, sources, seen: &seen, rendering: None, applied: None }.run()
+        Deploy {
+            asked,
+            how,
+            root,
+            sources,
+            seen: &seen,
+            stuck: &stuck,
+            rendering: None,
+            applied: None,
+            waited: None,
+        }
+        .run()
     };
     let outcome = deploy();
     if let (true, Err(error)) = (how.json, &outcome) {
         terminal::json(
-            &json!({ "state": fault::state(error), "error": format!("{error:#}"), "plan": *seen.borrow() }),
+            &json!({ "state": fault::state(error), "error": format!("{error:#}"), "plan": *seen.borrow(), "situation": *stuck.borrow() }),
         )?;
     }
     outcome
@@ -105,12 +118,16 @@ fn environment_of(pipeline: &Pipeline, verb: Verb, name: &str) -> Result<Environ
 struct Deploy<'a> {
     asked: Asked,
     how: &'a How,
+    root: &'a Path,
     sources: Sources,
     /// The newest plan, for `--json` when it comes to nothing.
     seen: &'a RefCell<Option<Plan>>,
+    /// What was seen when a wait came to nothing.
+    stuck: &'a RefCell<Option<Box<Situation>>>,
     /// Of the newest plan.
     rendering: Option<Rendering>,
     applied: Option<apply::Applied>,
+    waited: Option<wait::Waited>,
 }
 
 impl Deploy<'_> {
@@ -128,6 +145,9 @@ impl Deploy<'_> {
             self.say(&rehearsed.to_string());
             plan.rehearsed = Some(rehearsed);
             self.seen.replace(Some(plan.clone()));
+        }
+        if !plan.change && how.wait && !how.apply {
+            return self.end("nothing to do", &plan, None, None, "");
         }
         if !plan.change && !how.apply {
             return self.finish("nothing to do", None, "");
@@ -218,11 +238,37 @@ impl Deploy<'_> {
             let applied = apply::run(cluster, &mut self.sources, environment, plan, &at, &deployments)?;
             self.applied = Some(applied);
         }
+        if self.how.wait {
+            // Whatever comes of the wait, the pin is there.
+            if !line.is_empty() && !self.how.json {
+                println!("{line}");
+            }
+            self.wait(plan)?;
+            return self.finish(state, commit, "");
+        }
         self.finish(state, commit, line)?;
         if self.applied.is_none() && commit.is_some() {
             eprintln!("note: cargo xtask status {} shows when it runs", plan.environment);
         }
         Ok(())
+    }
+
+    fn wait(&mut self, plan: &Plan) -> Result<()> {
+        let (pipeline, environment) = (&self.sources.pipeline, &self.asked.environment);
+        let wait = wait::Wait { pipeline, root: self.root, environment, plan, limit: self.how.timeout };
+        match wait.run() {
+            Ok(waited) => {
+                self.waited = Some(waited);
+                Ok(())
+            }
+            Err(wait::Failed { fault, situation }) => {
+                if let (Some(situation), false) = (&situation, self.how.json) {
+                    println!("{situation}");
+                }
+                self.stuck.replace(situation);
+                Err(fault.into())
+            }
+        }
     }
 
     fn plan(&self, facts: &Facts) -> Result<Plan> {
@@ -291,9 +337,9 @@ impl Deploy<'_> {
 
     fn finish(&self, state: &str, commit: Option<&str>, line: &str) -> Result<()> {
         if self.how.json {
-            let Self { seen, rendering, applied, .. } = self;
+            let Self { seen, rendering, applied, waited, .. } = self;
             return terminal::json(
-                &json!({ "state": state, "plan": *seen.borrow(), "commit": commit, "rendering": rendering, "applied": applied }),
+                &json!({ "state": state, "plan": *seen.borrow(), "commit": commit, "rendering": rendering, "applied": applied, "waited": waited }),
             );
         }
         if !line.is_empty() {
@@ -301,6 +347,9 @@ impl Deploy<'_> {
         }
         if let Some(applied) = &self.applied {
             println!("{applied}");
+        }
+        if let Some(waited) = &self.waited {
+            println!("{} {waited}", self.asked.environment.name);
         }
         Ok(())
     }

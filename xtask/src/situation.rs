@@ -13,7 +13,7 @@ use crate::pipeline::Environment;
 use crate::report::{Observed, Version as Reported};
 use crate::span::since;
 use crate::trailers::Seen;
-use crate::workload::{LastWords, Workload};
+use crate::workload::{Cause, LastWords, Workload};
 
 mod problems;
 mod show;
@@ -159,8 +159,13 @@ impl Facts {
         self.cluster.as_ref()?.as_ref().ok()
     }
 
+    /// Why it is not up, as the cluster tells.
+    pub fn cause(&self) -> Option<&Cause> {
+        self.workload()?.cause.as_ref()
+    }
+
     fn last_words(&self) -> Option<&LastWords> {
-        self.workload()?.cause.as_ref()?.words.as_ref()
+        self.cause()?.words.as_ref()
     }
 
     /// The commit and the schema of the pinned image: by the registry, else by a commit that pinned it.

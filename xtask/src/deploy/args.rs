@@ -1,8 +1,9 @@
 //! What `promote` and `rollback` are told.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::verify;
+use super::{verify, wait};
 use crate::gate::PinGate;
 
 #[derive(Debug, clap::Args)]
@@ -17,6 +18,7 @@ use crate::gate::PinGate;
   cargo xtask promote production v0.2.1 --override soak --because \"v0.2.0 loses money\"
   cargo xtask promote production v0.2.0 --rehearse-on ledger-schema1-seq42.duckdb --dry-run
   cargo xtask promote staging v0.2.0 --apply   where no controller does
+  cargo xtask promote production --wait    until it runs and is ready
   cargo xtask promote production --pr
 
 Gates: `--override` takes hold, accepts, after, soak, checks, tag and restore. An image that is not there, and a data file
@@ -93,6 +95,12 @@ pub struct How {
     /// The cluster, by its context in the kubeconfig [default: the current one].
     #[arg(long, value_name = "NAME", requires = "apply")]
     pub context: Option<String>,
+    /// Then wait until the environment runs it and is ready, and hold its data file against the one of before.
+    #[arg(long, conflicts_with_all = ["pr", "dry_run"])]
+    pub wait: bool,
+    /// How long to wait at most.
+    #[arg(long, value_name = "TIME", requires = "wait", default_value = "10m", value_parser = wait::limit)]
+    pub timeout: Duration,
     /// Show all that changes in the rendered manifests [default: the first lines, where somebody is to decide].
     #[arg(long)]
     pub diff: bool,

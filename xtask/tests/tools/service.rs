@@ -22,6 +22,8 @@ pub struct Service {
 struct State {
     ready: bool,
     silent: bool,
+    /// No controller brings a new pin about.
+    frozen: bool,
     /// The schema of the data file; 0 while there is none.
     file: u32,
     /// The digest of what was started last.
@@ -32,12 +34,24 @@ struct State {
 
 impl Service {
     pub fn start(environment: &str, infra: PathBuf, images: Vec<Image>) -> Self {
-        let state = State { ready: true, silent: false, file: 0, started: String::new(), fields: Map::new() };
+        let state = State {
+            ready: true,
+            silent: false,
+            frozen: false,
+            file: 0,
+            started: String::new(),
+            fields: Map::new(),
+        };
         let state = Arc::new(Mutex::new(state));
         let (shared, name) = (Arc::clone(&state), environment.to_owned());
         let server = Server::start(move |request| {
-            let running = running(&infra, &name, &images);
-            answer(&request.path, running, &name, &mut shared.lock().unwrap())
+            let mut state = shared.lock().unwrap();
+            let running = if state.frozen && !state.started.is_empty() {
+                images.iter().find(|image| image.digest == state.started)
+            } else {
+                running(&infra, &name, &images)
+            };
+            answer(&request.path, running, &name, &mut state)
         });
         Self { environment: environment.to_owned(), url: server.url(), state, _server: server }
     }
@@ -50,6 +64,11 @@ impl Service {
     /// Whether it answers nothing but 503 from now on.
     pub fn set_silent(&self, silent: bool) {
         self.state.lock().unwrap().silent = silent;
+    }
+
+    /// Whether it goes on with what it runs, whatever is pinned, from now on.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.state.lock().unwrap().frozen = frozen;
     }
 
     /// Somebody put another data file in its place.
