@@ -30,22 +30,15 @@ impl Git {
         Self { dir: dir.into() }
     }
 
-    /// Clones one branch without a work tree. `url` may be relative to `base`.
-    pub fn clone_bare(url: &str, branch: &str, base: &Path, into: &Path) -> Result<Self> {
+    /// Clones one branch, or if there is none to name all of them, without a work tree. `url` may be relative to `base`.
+    pub fn clone_bare(url: &str, branch: Option<&str>, base: &Path, into: &Path) -> Result<Self> {
         let sh = shell(base)?;
+        let which =
+            branch.map_or(vec!["--no-single-branch"], |branch| vec!["--single-branch", "--branch", branch]);
         let clone = git(&sh)
-            .args([
-                "clone",
-                "--quiet",
-                "--origin",
-                "origin",
-                "--bare",
-                "--single-branch",
-                "--no-tags",
-                "--branch",
-                branch,
-                "--",
-            ])
+            .args(["clone", "--quiet", "--origin", "origin", "--bare", "--no-tags"])
+            .args(which)
+            .arg("--")
             .arg(url)
             .arg(into);
         succeed(clone).map_err(|error| {
@@ -53,7 +46,8 @@ impl Git {
                 return error;
             }
             let url = without_credentials(url);
-            let problem = Fault::remote(format!("cannot clone branch {branch} of {url}: {error}"));
+            let what = branch.map_or(url.clone(), |branch| format!("branch {branch} of {url}"));
+            let problem = Fault::remote(format!("cannot clone {what}: {error}"));
             problem.help("check the URL in deploy/pipeline.yaml and your access to it; cargo xtask doctor asks every remote").into()
         })?;
         Ok(Self::at(into))
