@@ -109,6 +109,16 @@ impl Git {
         Ok(status.lines().filter_map(|line| line.get(3..)).map(str::to_owned).collect())
     }
 
+    /// The files below this folder that git tracks, by their paths from here.
+    pub fn tracked(&self) -> Result<Vec<String>> {
+        Ok(names(&self.run(["ls-files", "-z"])?))
+    }
+
+    /// Those of them that differ from HEAD.
+    pub fn edited(&self) -> Result<Vec<String>> {
+        Ok(names(&self.run(["diff", "--name-only", "--relative", "--no-renames", "-z", "HEAD", "--"])?))
+    }
+
     /// A file's text at a revision; `None` if it is not there.
     pub fn show(&self, revision: &str, path: &str) -> Result<Option<String>> {
         let texts = self.texts(&[(revision, path)])?;
@@ -229,6 +239,10 @@ impl Git {
     pub fn fast_forward(&self, commit: &str) -> Result<()> {
         self.run(["merge", "--quiet", "--ff-only", commit]).map(drop)
     }
+}
+
+fn names(list: &str) -> Vec<String> {
+    list.split_terminator('\0').map(str::to_owned).collect()
 }
 
 fn shell(dir: &Path) -> Result<Shell> {

@@ -11,7 +11,7 @@ use crate::image::Compression;
 use crate::version::Version;
 
 mod infra;
-pub use infra::Infra;
+pub use infra::{Infra, on_github};
 
 /// Where the file lies in the project.
 pub const PATH: &str = "deploy/pipeline.yaml";

@@ -47,6 +47,7 @@ const COMMANDS: &[&str] = &[
     "engine",
     "hold",
     "image_cmd",
+    "init",
     "pin",
     "rehearse",
     "release",

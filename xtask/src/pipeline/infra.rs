@@ -20,10 +20,15 @@ pub struct Infra {
 }
 
 impl Infra {
+    /// The repository as `HOST/OWNER/NAME`, if it is told, or the URL tells it.
+    pub fn repository(&self) -> Option<String> {
+        self.repository.clone().or_else(|| on_github(&self.url))
+    }
+
     /// Where pull requests are made: GitHub's API, and the repository as `HOST/OWNER/NAME`.
     pub fn pulls(&self) -> Result<(Api, String), Fault> {
         let needs = |what: &str| Fault::usage(format!("{PATH}: --pr needs {what}"));
-        let repository = self.repository.clone().or_else(|| on_github(&self.url)).ok_or_else(|| {
+        let repository = self.repository().ok_or_else(|| {
             needs("to know the infra repository on GitHub")
                 .help("write infra: {url: …, branch: …, repository: github.com/OWNER/NAME}")
         })?;
@@ -53,7 +58,7 @@ impl Pipeline {
 }
 
 /// `github.com/OWNER/NAME` of a URL in one of the forms that GitHub shows. A token is sent to no other host unless told so.
-fn on_github(url: &str) -> Option<String> {
+pub fn on_github(url: &str) -> Option<String> {
     let forms = ["git@github.com:", "ssh://git@github.com/", "https://github.com/"];
     let path = forms.iter().find_map(|form| url.strip_prefix(form))?;
     let path = path.trim_end_matches('/');
