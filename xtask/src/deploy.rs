@@ -166,13 +166,14 @@ impl Deploy<'_> {
         }
         for _ in 0..TRIES {
             let commit = self.commit(&plan, manifests.as_deref())?;
-            let lost = match self.sources.infra.push(&commit).map_err(pull::point_to)? {
-                Push::Done => {
-                    let line = format!("done: infra commit {commit}");
-                    return self.end("done", &plan, Some(&commit), cluster.as_ref(), &line);
-                }
-                Push::Raced(lost) => lost,
-            };
+            let lost =
+                match self.sources.infra.push(&self.asked.environment, &commit).map_err(pull::point_to)? {
+                    Push::Done => {
+                        let line = format!("done: infra commit {commit}");
+                        return self.end("done", &plan, Some(&commit), cluster.as_ref(), &line);
+                    }
+                    Push::Raced(lost) => lost,
+                };
             self.sources.infra.refresh()?;
             let meanwhile = "somebody else changed the infra repository in the meantime";
             let facts = self.sources.gather(&self.asked).context(meanwhile)?;
@@ -231,10 +232,10 @@ impl Deploy<'_> {
         line: &str,
     ) -> Result<()> {
         if let Some(cluster) = cluster {
-            let at = commit.unwrap_or_else(|| self.sources.infra.head()).to_owned();
+            let environment = &self.asked.environment;
+            let at = commit.map_or_else(|| self.sources.infra.head(environment), Ok)?.to_owned();
             let objects = self.rendering.as_ref().map(|rendering| rendering.objects.as_slice());
             let deployments = Deployment::among(objects.unwrap_or_default());
-            let environment = &self.asked.environment;
             let applied = apply::run(cluster, &mut self.sources, environment, plan, &at, &deployments)?;
             self.applied = Some(applied);
         }

@@ -78,7 +78,6 @@ fn remotes(root: &Path) -> Vec<Finding> {
     };
     let git = Git::at(root);
     let branch = format!("refs/heads/{}", pipeline.branch);
-    let infra = format!("refs/heads/{}", pipeline.infra.branch);
     let found = |commit: Option<String>| commit.ok_or_else(|| "the branch is missing".to_owned());
     let ask = |remote: &str, reference: &str| {
         git.remote_ref(remote, reference).map_err(|e| e.to_string()).and_then(found)
@@ -95,11 +94,6 @@ fn remotes(root: &Path) -> Vec<Finding> {
     });
     let mut findings = vec![
         finding(&format!("origin {}", pipeline.branch), ask("origin", &branch), "release"),
-        finding(
-            &format!("infra {}", pipeline.infra.branch),
-            ask(&pipeline.infra.url, &infra),
-            "promote, rollback, status",
-        ),
         finding(pipeline.registry(), tags, "every image"),
         finding("registry login", login, "ci publish, image push"),
         finding(
@@ -108,6 +102,10 @@ fn remotes(root: &Path) -> Vec<Finding> {
             "release, promote, rollback",
         ),
     ];
+    findings.extend(pipeline.infra_branches().into_iter().map(|branch| {
+        let there = ask(&pipeline.infra.url, &format!("refs/heads/{branch}"));
+        finding(&format!("infra {branch}"), there, "promote, rollback, status")
+    }));
     findings.extend(github.map(|github| finding("GitHub", github, "release")));
     for environment in &pipeline.environments {
         let observed = match service::observe(&environment.url) {

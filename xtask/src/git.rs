@@ -29,22 +29,15 @@ impl Git {
         Self { dir: dir.into() }
     }
 
-    /// Clones one branch without a work tree. `url` may be relative to `base`.
-    pub fn clone_bare(url: &str, branch: &str, base: &Path, into: &Path) -> Result<Self> {
+    /// Clones one branch, or if there is none to name all of them, without a work tree. `url` may be relative to `base`.
+    pub fn clone_bare(url: &str, branch: Option<&str>, base: &Path, into: &Path) -> Result<Self> {
         let sh = shell(base)?;
+        let which =
+            branch.map_or(vec!["--no-single-branch"], |branch| vec!["--single-branch", "--branch", branch]);
         let clone = git(&sh)
-            .args([
-                "clone",
-                "--quiet",
-                "--origin",
-                "origin",
-                "--bare",
-                "--single-branch",
-                "--no-tags",
-                "--branch",
-                branch,
-                "--",
-            ])
+            .args(["clone", "--quiet", "--origin", "origin", "--bare", "--no-tags"])
+            .args(which)
+            .arg("--")
             .arg(url)
             .arg(into);
         succeed(clone).map_err(|error| {
@@ -52,7 +45,8 @@ impl Git {
                 return error;
             }
             let url = without_credentials(url);
-            let problem = Fault::remote(format!("cannot clone branch {branch} of {url}: {error}"));
+            let what = branch.map_or(url.clone(), |branch| format!("branch {branch} of {url}"));
+            let problem = Fault::remote(format!("cannot clone {what}: {error}"));
             problem.help("check the URL in deploy/pipeline.yaml and your access to it; cargo xtask doctor asks every remote").into()
         })?;
         Ok(Self::at(into))
@@ -112,6 +106,16 @@ impl Git {
     pub fn dirty(&self) -> Result<Vec<String>> {
         let status = self.run(["status", "--porcelain", "--untracked-files=normal"])?;
         Ok(status.lines().filter_map(|line| line.get(3..)).map(str::to_owned).collect())
+    }
+
+    /// The files below this folder that git tracks, by their paths from here.
+    pub fn tracked(&self) -> Result<Vec<String>> {
+        Ok(names(&self.run(["ls-files", "-z"])?))
+    }
+
+    /// Those of them that differ from HEAD.
+    pub fn edited(&self) -> Result<Vec<String>> {
+        Ok(names(&self.run(["diff", "--name-only", "--relative", "--no-renames", "-z", "HEAD", "--"])?))
     }
 
     /// A file's text at a revision; `None` if it is not there.
@@ -234,6 +238,10 @@ impl Git {
     pub fn fast_forward(&self, commit: &str) -> Result<()> {
         self.run(["merge", "--quiet", "--ff-only", commit]).map(drop)
     }
+}
+
+fn names(list: &str) -> Vec<String> {
+    list.split_terminator('\0').map(str::to_owned).collect()
 }
 
 fn shell(dir: &Path) -> Result<Shell> {

@@ -100,7 +100,7 @@ fn change(name: &str, why: Option<&str>, how: &How, root: &Path) -> Result<()> {
         let message =
             format!("{subject}\n{reason}\nPin-Environment: {name}\nPin-By: {}\n", infra.identity()?);
         let commit = infra.commit_hold(environment, why, &message)?;
-        if infra.push(&commit)? == Push::Done {
+        if infra.push(environment, &commit)? == Push::Done {
             return tell(how, environment, "done", why, Some(&commit));
         }
         infra.refresh()?;

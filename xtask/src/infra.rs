@@ -1,11 +1,12 @@
 //! The infra repository: each environment's pin, the pins before it, and the one way to change it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
 use crate::environment::{HOLD, MANIFESTS, Pinned, RESTORE, beside, restore_of, takes_restore, with_restore};
-use crate::fault::Fault;
+use crate::fault::{Fault, without_credentials};
 use crate::git::{Git, Push};
 use crate::history::{Change, Commit};
 use crate::kustomization::{self, Pin, Target};
@@ -15,12 +16,13 @@ use crate::trailers::Trailers;
 mod proposal;
 pub use proposal::Proposal;
 
-/// A private clone of the infra repository's branch, and the commit that it was read at.
+/// A private clone of the infra repository's branches that have environments, and the commits that they were read at.
 #[derive(Debug)]
 pub struct Infra {
     git: Git,
     pipeline: Pipeline,
-    head: String,
+    /// The commit of each branch; one that the remote lacks is not here.
+    heads: BTreeMap<String, String>,
     _folder: tempfile::TempDir,
 }
 
@@ -34,28 +36,40 @@ pub struct PinChange<'a> {
 }
 
 impl Infra {
-    /// Clones the branch that `deploy/pipeline.yaml` names; a relative URL is relative to `root`.
+    /// Clones the branches that `deploy/pipeline.yaml` names; a relative URL is relative to `root`.
     pub fn clone(pipeline: &Pipeline, root: &Path) -> Result<Self> {
         let folder = tempfile::tempdir().with_context(|| Fault::usage("cannot make a folder in TMPDIR"))?;
-        let git = Git::clone_bare(
-            &pipeline.infra.url,
-            &pipeline.infra.branch,
-            root,
-            &folder.path().join("infra.git"),
-        )?;
+        let branches = pipeline.infra_branches();
+        // Several are asked for all at once, since one that is not there yet is in no other environment's way.
+        let only = if let [only] = branches[..] { Some(only) } else { None };
+        let git = Git::clone_bare(&pipeline.infra.url, only, root, &folder.path().join("infra.git"))?;
         git.commit_as(root)?;
-        let head = git.commit("HEAD")?.context("the infra repository has no commit")?;
-        Ok(Self { git, pipeline: pipeline.clone(), head, _folder: folder })
+        let mut heads = BTreeMap::new();
+        for branch in branches {
+            if let Some(head) = git.commit(&format!("refs/heads/{branch}"))? {
+                heads.insert(branch.to_owned(), head);
+            }
+        }
+        Ok(Self { git, pipeline: pipeline.clone(), heads, _folder: folder })
     }
 
-    /// Reads the remote's branch again.
+    /// Reads the remote's branches again.
     pub fn refresh(&mut self) -> Result<()> {
-        self.head = self.git.fetch("origin", &self.branch())?;
+        for (branch, head) in &mut self.heads {
+            *head = self.git.fetch("origin", &format!("refs/heads/{branch}"))?;
+        }
         Ok(())
     }
 
-    fn branch(&self) -> String {
-        format!("refs/heads/{}", self.pipeline.infra.branch)
+    /// The commit that the environment's branch was read at.
+    pub fn head(&self, environment: &Environment) -> Result<&str> {
+        let branch = self.pipeline.infra_branch(environment);
+        let head = self.heads.get(branch).map(String::as_str);
+        head.with_context(|| {
+            let url = without_credentials(&self.pipeline.infra.url);
+            Fault::usage(format!("{url} has no branch {branch}, on which {} lies", environment.name))
+                .help("push it there, or mend the branch in deploy/pipeline.yaml")
+        })
     }
 
     fn target<'a>(&'a self, environment: &'a Environment) -> Target<'a> {
@@ -74,7 +88,8 @@ impl Infra {
         text.with_context(|| {
             Fault::usage(format!(
                 "{} has no {path} on {}",
-                self.pipeline.infra.url, self.pipeline.infra.branch
+                self.pipeline.infra.url,
+                self.pipeline.infra_branch(environment)
             ))
             .help("start it from deploy/infra-template, or mend the path in deploy/pipeline.yaml")
         })
@@ -82,7 +97,7 @@ impl Infra {
 
     /// What the environment pins now.
     pub fn pin(&self, environment: &Environment) -> Result<Pin> {
-        self.pin_at(environment, &self.head)
+        self.pin_at(environment, self.head(environment)?)
     }
 
     fn pin_at(&self, environment: &Environment, revision: &str) -> Result<Pin> {
@@ -96,7 +111,7 @@ impl Infra {
 
     /// What the environment pins now, and what else is asked of it.
     pub fn pinned(&self, environment: &Environment) -> Result<Pinned> {
-        self.pinned_at(environment, &self.head)
+        self.pinned_at(environment, self.head(environment)?)
     }
 
     fn pinned_at(&self, environment: &Environment, revision: &str) -> Result<Pinned> {
@@ -110,7 +125,7 @@ impl Infra {
 
     /// Why the environment is held, whatever its kustomization is like.
     pub fn hold(&self, environment: &Environment) -> Result<Option<String>> {
-        self.hold_at(environment, &self.head)
+        self.hold_at(environment, self.head(environment)?)
     }
 
     /// Its presence counts: what is no text holds too.
@@ -129,7 +144,7 @@ impl Infra {
     /// The newest commit that held the environment, or ended a hold.
     pub fn hold_commit(&self, environment: &Environment) -> Result<Option<Commit>> {
         let path = beside(&environment.kustomization, HOLD);
-        Ok(self.git.log(&self.head, &[&path])?.into_iter().next())
+        Ok(self.git.log(self.head(environment)?, &[&path])?.into_iter().next())
     }
 
     /// The commits that changed the environment's pin, newest first.
@@ -141,7 +156,7 @@ impl Infra {
             beside(&environment.kustomization, MANIFESTS),
         ];
         let pinning = [paths[0].as_str(), &paths[1]];
-        let commits = self.git.log(&self.head, &pinning)?;
+        let commits = self.git.log(self.head(environment)?, &pinning)?;
         if commits.is_empty() {
             let problem =
                 Fault::refused(format!("git tells no commit that made {}", environment.kustomization));
@@ -203,12 +218,13 @@ impl Infra {
         if environment.manifests == Manifests::Rendered {
             return Ok(());
         }
-        Ok(takes_restore(&self.text(environment, &self.head)?, &environment.kustomization)?)
+        Ok(takes_restore(&self.text(environment, self.head(environment)?)?, &environment.kustomization)?)
     }
 
     /// The files of a change of what was read, with their texts.
     fn files(&self, environment: &Environment, change: &PinChange<'_>) -> Result<Vec<(String, String)>> {
-        let (path, before) = (&environment.kustomization, self.text(environment, &self.head)?);
+        let (path, head) = (&environment.kustomization, self.head(environment)?);
+        let before = self.text(environment, head)?;
         let mut files = Vec::new();
         let mut pin = change.pin.clone();
         if let Some(manifests) = change.manifests {
@@ -228,7 +244,7 @@ impl Infra {
         }
         let after = kustomization::write(&before, &self.target(environment), &pin)?;
         let restore_path = beside(path, RESTORE);
-        let asked = self.git.show(&self.head, &restore_path)?;
+        let asked = self.git.show(head, &restore_path)?;
         if asked.as_deref().and_then(restore_of).as_deref() != change.restore {
             files.push((restore_path, with_restore(asked.as_deref().unwrap_or_default(), change.restore)));
         }
@@ -240,7 +256,7 @@ impl Infra {
     pub fn commit(&self, environment: &Environment, change: &PinChange<'_>, message: &str) -> Result<String> {
         let files = self.files(environment, change)?;
         let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-        self.git.commit_files(&self.head, &files, message)
+        self.git.commit_files(self.head(environment)?, &files, message)
     }
 
     /// Lays out what was read, or what a commit of this change would have; returns the environment's folder.
@@ -251,12 +267,12 @@ impl Infra {
         into: &Path,
     ) -> Result<PathBuf> {
         let tree = match change {
-            None => self.head.clone(),
+            None => self.head(environment)?.to_owned(),
             Some(change) => {
                 let files = self.files(environment, change)?;
                 let files: Vec<_> =
                     files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
-                self.git.tree_of(&self.head, &files)?
+                self.git.tree_of(self.head(environment)?, &files)?
             }
         };
         self.export(environment, &tree, into)
@@ -268,28 +284,24 @@ impl Infra {
         Ok(into.join(folder(environment)))
     }
 
-    /// The commit that was read.
-    pub fn head(&self) -> &str {
-        &self.head
-    }
-
     /// Whether what was read has the same in the environment's folder as a commit.
     pub fn is_still(&self, environment: &Environment, commit: &str) -> Result<bool> {
         let at = |revision: &str| self.git.object(&format!("{revision}:{}", folder(environment)));
-        Ok(at(commit)? == at(&self.head)?)
+        Ok(at(commit)? == at(self.head(environment)?)?)
     }
 
     /// Makes the commit that holds the environment, or no longer does.
     pub fn commit_hold(&self, environment: &Environment, why: Option<&str>, message: &str) -> Result<String> {
         let path = beside(&environment.kustomization, HOLD);
         let text = why.map(|why| format!("{why}\n"));
-        self.git.commit_changes(&self.head, &[(&path, text.as_deref())], message)
+        self.git.commit_changes(self.head(environment)?, &[(&path, text.as_deref())], message)
     }
 
-    /// Brings a commit to the branch: a compare-and-swap, since the remote takes it only while its branch is still what
-    /// was read.
-    pub fn push(&self, commit: &str) -> Result<Push> {
-        self.git.push("origin", commit, &self.branch(), Some(&self.head))
+    /// Brings a commit to the environment's branch: a compare-and-swap, since the remote takes it only while that branch is
+    /// still what was read.
+    pub fn push(&self, environment: &Environment, commit: &str) -> Result<Push> {
+        let branch = self.pipeline.infra_branch(environment);
+        self.push_branch(commit, branch, Some(self.head(environment)?))
     }
 
     pub fn identity(&self) -> Result<String> {

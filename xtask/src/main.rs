@@ -32,6 +32,7 @@ mod hold;
 mod image;
 mod image_cmd;
 mod infra;
+mod init;
 mod kustomization;
 mod kustomize;
 mod manifest;
@@ -90,6 +91,8 @@ enum Verb {
     Check(check::Args),
     /// All checks and tests; and the steps of GitHub Actions.
     Ci(ci::Args),
+    /// Make this checkout another owner's: names, hosts, and an infra repository to start from.
+    Init(init::Args),
     /// Compile DuckDB once, and print the folder with its library.
     Engine(engine::Args),
     /// Which tools, logins and remotes this machine has.
@@ -121,6 +124,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Image(command) => image_cmd::run(command, &root()?),
         Verb::Check(args) => check::run(args, &root()?),
         Verb::Ci(args) => ci::run(args, &root()?),
+        Verb::Init(args) => init::run(args, &root()?),
         Verb::Engine(args) => engine::run(args, &root()?),
         Verb::Doctor(args) => doctor::run(args, &root()?),
     }

@@ -46,7 +46,7 @@ fn ask<T: Send + 'static>(
 ) -> Asked<T> {
     let (tell, answer) = channel();
     std::thread::spawn(move || {
-        let said = question().map_err(|error| Fault::from(error).message().to_owned());
+        let said = question().map_err(told);
         // Nobody listens any more after the time is over.
         let _ = tell.send(said);
     });
@@ -63,6 +63,10 @@ impl<T> Asked<T> {
             })
         })
     }
+}
+
+fn told(error: anyhow::Error) -> String {
+    Fault::from(error).message().to_owned()
 }
 
 /// Looks at these environments.
@@ -85,7 +89,7 @@ pub fn look(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> L
     let mut situations = Vec::new();
     let asked = environments.iter().zip(services).zip(labels).enumerate();
     for (index, ((environment, (service, earlier)), labels)) in asked {
-        let infra = pinnings.as_ref().map_err(Clone::clone).map(|all| all[index].clone());
+        let infra = pinnings.as_ref().map_err(Clone::clone).and_then(|all| all[index].clone());
         let mut facts = Facts {
             environment: environment.clone(),
             now,
@@ -125,16 +129,20 @@ fn ask_tip(pipeline: &Pipeline, root: &Path) -> Asked<String> {
     })
 }
 
-fn ask_infra(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> Asked<Vec<Pinning>> {
+fn ask_infra(
+    pipeline: &Pipeline,
+    environments: &[Environment],
+    root: &Path,
+) -> Asked<Vec<Result<Pinning, String>>> {
     let (pipeline, environments, root) = (pipeline.clone(), environments.to_vec(), PathBuf::from(root));
     ask(REMOTE, move || {
         let infra = Infra::clone(&pipeline, &root)?;
-        environments.iter().map(|environment| pinning(&infra, environment)).collect()
+        let pinning = |environment| pinning(&infra, environment).map_err(told);
+        Ok(environments.iter().map(pinning).collect())
     })
 }
 
 fn pinning(infra: &Infra, environment: &Environment) -> Result<Pinning> {
-    let told = |error: anyhow::Error| Fault::from(error).message().to_owned();
     // A pin that cannot be read may be held all the same.
     let why = infra.hold(environment)?;
     let made = if why.is_some() { infra.hold_commit(environment)? } else { None };
@@ -144,7 +152,7 @@ fn pinning(infra: &Infra, environment: &Environment) -> Result<Pinning> {
         since: made.as_ref().and_then(|commit| commit.time.parse().ok()),
     });
     Ok(Pinning {
-        head: infra.head().to_owned(),
+        head: infra.head(environment)?.to_owned(),
         pinned: infra.pinned(environment).map_err(told),
         hold,
         history: infra.history(environment).unwrap_or_default(),
@@ -155,14 +163,14 @@ fn pinning(infra: &Infra, environment: &Environment) -> Result<Pinning> {
 fn ask_labels(
     pipeline: &Pipeline,
     count: usize,
-    pinnings: &Result<Vec<Pinning>, String>,
+    pinnings: &Result<Vec<Result<Pinning, String>>, String>,
     root: &Path,
 ) -> Vec<Option<Asked<Labels>>> {
     let Ok(pinnings) = pinnings else { return (0..count).map(|_| None).collect() };
     let registry =
         Registry::open(pipeline.registry(), root).map(Arc::new).map_err(|error| format!("{error:#}"));
     let asked = pinnings.iter().map(|pinning| {
-        let pin = &pinning.pinned.as_ref().ok()?.pin;
+        let pin = &pinning.as_ref().ok()?.pinned.as_ref().ok()?.pin;
         let digest = pin.digest.clone().filter(|_| !pin.is_nothing())?;
         let registry = registry.clone();
         Some(ask(REMOTE, move || registry.map_err(Fault::usage)?.labels(&digest)))
@@ -174,5 +182,5 @@ fn ask_labels(
 fn behind(facts: &Facts, tip: &Result<String, String>, root: &Path) -> Result<usize, String> {
     let tip = tip.as_ref().map_err(Clone::clone)?;
     let (commit, _) = facts.image().ok_or("which commit is pinned is unknown")?;
-    Git::at(root).count(Some(&commit), tip).map_err(|error| Fault::from(error).message().to_owned())
+    Git::at(root).count(Some(&commit), tip).map_err(told)
 }

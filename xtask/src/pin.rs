@@ -16,9 +16,9 @@ pub enum Command {
     #[command(after_help = "Without --source the ref is not looked for, and not shown.
 
 Examples:
-  cargo xtask pin get production/kustomization.yaml --image ghcr.io/blogle/dojo
-  cargo xtask pin get production/kustomization.yaml --image ghcr.io/blogle/dojo --source github.com/blogle/dojo
-  cargo xtask pin get production/kustomization.yaml --image ghcr.io/blogle/dojo --json")]
+  cargo xtask pin get production/kustomization.yaml --image ghcr.io/OWNER/dojo
+  cargo xtask pin get production/kustomization.yaml --image ghcr.io/OWNER/dojo --source github.com/OWNER/dojo
+  cargo xtask pin get production/kustomization.yaml --image ghcr.io/OWNER/dojo --json")]
     Get {
         #[command(flatten)]
         of: Of,
@@ -32,9 +32,9 @@ Examples:
 digest a new tag is taken only with the new digest, or with --digest none.
 
 Examples:
-  cargo xtask pin set kustomization.yaml --image ghcr.io/blogle/dojo --tag v0.2.0 --digest sha256:…
-  cargo xtask pin set kustomization.yaml --image ghcr.io/blogle/dojo --tag edge --digest none
-  cargo xtask pin set kustomization.yaml --image ghcr.io/blogle/dojo --source github.com/blogle/dojo --ref v0.2.0
+  cargo xtask pin set kustomization.yaml --image ghcr.io/OWNER/dojo --tag v0.2.0 --digest sha256:…
+  cargo xtask pin set kustomization.yaml --image ghcr.io/OWNER/dojo --tag edge --digest none
+  cargo xtask pin set kustomization.yaml --image ghcr.io/OWNER/dojo --source github.com/OWNER/dojo --ref v0.2.0
 
 Exit codes: 0 changed, or nothing to change; 2 misuse; 3 the file is not safe to change, and was left as it is."
     )]

@@ -12,7 +12,7 @@ use crate::version::Version;
 
 mod infra;
 mod place;
-pub use infra::Infra;
+pub use infra::{Infra, on_github};
 pub use place::Place;
 
 /// Where the file lies in the project.
@@ -108,6 +108,9 @@ pub struct Environment {
     pub name: String,
     /// Path of the environment's kustomization in the infra repository.
     pub kustomization: String,
+    /// The branch of the infra repository with its pin, if not the one of `infra`.
+    #[serde(default)]
+    pub branch: Option<String>,
     pub accepts: Vec<Accepts>,
     /// The environment that must run an image before this one takes it.
     #[serde(default)]
@@ -220,11 +223,13 @@ impl Pipeline {
                 return wrong(format!("environment {name} stands twice"));
             }
             let path = &environment.kustomization;
-            if let Some(other) =
-                self.environments[..index].iter().find(|earlier| earlier.kustomization == *path)
-            {
+            let branch = self.infra_branch(environment);
+            let same = |earlier: &&Environment| {
+                earlier.kustomization == *path && self.infra_branch(earlier) == branch
+            };
+            if let Some(other) = self.environments[..index].iter().find(same) {
                 return wrong(format!(
-                    "environments {} and {name} have the same kustomization {path}",
+                    "environments {} and {name} have the same kustomization {path} on {branch}",
                     other.name
                 ));
             }
@@ -350,7 +355,8 @@ environments:
         assert!(refusal("accepts:", "acepts:").contains("acepts"));
         assert!(refusal("[release]", "[tag]").contains("tag"));
         assert!(refusal("name: production", "name: staging").contains("staging stands twice"));
-        assert!(refusal("p.yaml", "s.yaml").contains("same kustomization s.yaml"));
+        assert!(refusal("p.yaml", "s.yaml").contains("same kustomization s.yaml on main"));
+        assert!(refusal("p.yaml", "s.yaml, branch: main").contains("same kustomization s.yaml on main"));
         assert!(refusal("https://prod", "https://a:b@prod").contains("a url has a password"));
         assert!(refusal("git@github.com:blogle", "https://a:b@github.com/blogle").contains("password"));
         assert!(refusal("after: staging", "after: qa").contains("comes after qa"));

@@ -23,6 +23,12 @@ fn yaml(path: &str) -> Value {
     serde_yaml::from_str(&read(path)).unwrap()
 }
 
+/// The image and the repository of pipeline.yaml: a fork has others.
+fn names() -> (String, String) {
+    let pipeline = yaml("deploy/pipeline.yaml");
+    (pipeline["image"].as_str().unwrap().to_owned(), pipeline["repository"].as_str().unwrap().to_owned())
+}
+
 /// The environments of pipeline.yaml as (name, kustomization, url).
 fn environments() -> Vec<(String, String, String)> {
     let pipeline = yaml("deploy/pipeline.yaml");
@@ -56,11 +62,12 @@ fn every_key_of_the_pipeline_is_documented_beside_it() {
 
 #[test]
 fn the_infra_template_has_what_the_pipeline_names_and_pins_nothing_yet() {
+    let (image, repository) = names();
     for (name, kustomization, url) in environments() {
         let file = yaml(&format!("deploy/infra-template/{kustomization}"));
-        let base = format!("github.com/blogle/dojo//deploy/k8s/overlays/{name}?ref=v0.0.0");
+        let base = format!("{repository}//deploy/k8s/overlays/{name}?ref=v0.0.0");
         assert_eq!(file["resources"], serde_json::json!([base]));
-        let unpinned = serde_json::json!([{"name": "ghcr.io/blogle/dojo", "newTag": "v0.0.0"}]);
+        let unpinned = serde_json::json!([{"name": image, "newTag": "v0.0.0"}]);
         assert_eq!(file["images"], unpinned, "{kustomization}");
         assert_eq!(file.get("patchesJson6902"), None, "deprecated: use patches");
         let host = url.strip_prefix("https://").unwrap();
@@ -75,7 +82,9 @@ fn the_infra_template_renders_once_the_tag_is_there() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let origin = folder.path().join("blogle/dojo");
+    let (image, repository) = names();
+    let (host, path) = repository.split_once('/').unwrap();
+    let origin = folder.path().join(path);
     std::fs::create_dir_all(&origin).unwrap();
     let git = |args: &[&str]| {
         let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"];
@@ -94,7 +103,7 @@ fn the_infra_template_renders_once_the_tag_is_there() {
                 .arg(environment)
                 .env("GIT_CONFIG_COUNT", "2")
                 .env("GIT_CONFIG_KEY_0", format!("url.file://{}/.insteadOf", folder.path().display()))
-                .env("GIT_CONFIG_VALUE_0", "https://github.com/")
+                .env("GIT_CONFIG_VALUE_0", format!("https://{host}/"))
                 .env("GIT_CONFIG_KEY_1", "protocol.file.allow")
                 .env("GIT_CONFIG_VALUE_1", "always"),
         )
@@ -103,7 +112,7 @@ fn the_infra_template_renders_once_the_tag_is_there() {
         let kustomization = folder.path().join("infra-template").join(kustomization);
         let environment = kustomization.parent().unwrap();
         let rendered = render(environment);
-        assert!(rendered.contains("image: ghcr.io/blogle/dojo:v0.0.0"), "{rendered}");
+        assert!(rendered.contains(&format!("image: {image}:v0.0.0")), "{rendered}");
         assert!(rendered.contains(&format!("host: {}", url.strip_prefix("https://").unwrap())), "{rendered}");
 
         // `rollback --restore` writes one line, which reaches the init container and restarts the pod.

@@ -60,6 +60,7 @@ const COMMANDS: &[&str] = &[
     "engine",
     "hold",
     "image_cmd",
+    "init",
     "pin",
     "rehearse",
     "release",

@@ -117,13 +117,16 @@ fn only_what_publishes_sees_the_token_and_only_the_tests_have_a_cache() {
 #[test]
 fn the_required_check_of_the_infra_repository_runs_the_projects_tool_alone() {
     let workflow: Value = serde_yaml::from_str(&std::fs::read_to_string(verify()).unwrap()).unwrap();
-    assert_eq!(workflow["on"], json!({"pull_request": {"branches": ["main"]}}));
+    let pipeline = file().parent().unwrap().join("../../deploy/pipeline.yaml");
+    let pipeline: Value = serde_yaml::from_str(&std::fs::read_to_string(pipeline).unwrap()).unwrap();
+    let (_, repository) = pipeline["repository"].as_str().unwrap().split_once('/').unwrap();
+    assert_eq!(workflow["on"], json!({"pull_request": {"branches": [pipeline["infra"]["branch"]]}}));
     assert_eq!(workflow["permissions"], json!({}));
     let job = &workflow["jobs"]["verify"];
     assert_eq!(job["permissions"], json!({"contents": "read"}));
     assert!(job["timeout-minutes"].is_u64());
     let [checkout, run] = &steps(job)[..] else { panic!("{job}") };
-    assert_eq!(checkout["with"]["repository"], "blogle/dojo");
+    assert_eq!(checkout["with"]["repository"], repository);
     assert_eq!(checkout["with"]["persist-credentials"], false);
     assert_eq!(checkout["with"]["fetch-depth"], 0, "ancestry needs the history");
     assert_eq!(run["run"], "cargo xtask promote verify");

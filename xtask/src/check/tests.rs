@@ -112,7 +112,12 @@ fn each_rule_fires_alone_on_production() {
         Break("container-security", DEPLOYMENT, main("securityContext/privileged"), Some(json!(true))),
         Break("container-security", DEPLOYMENT, main("securityContext/runAsUser"), Some(json!(0))),
         Break("migrate-first", DEPLOYMENT, init("args"), Some(json!(["migrate"]))),
-        Break("migrate-first", DEPLOYMENT, init("image"), Some(json!("ghcr.io/blogle/dojo:v9.9.9"))),
+        Break(
+            "migrate-first",
+            DEPLOYMENT,
+            init("image"),
+            Some(json!(format!("{}:v9.9.9", pipeline().image))),
+        ),
         Break("migrate-first", DEPLOYMENT, init("volumeMounts/2"), None),
         Break("service", DEPLOYMENT, "/spec/template/metadata/labels/app", Some(json!("ledger"))),
         Break("service", "Service", "/spec/selector/app", Some(json!("ledger"))),
@@ -142,12 +147,12 @@ fn each_rule_fires_alone_on_production() {
 #[test]
 fn each_rule_fires_alone_when_both_containers_break_it() {
     let Some(good) = rendered("overlays/production") else { return };
-    let image = |tag: &str| Some(json!(format!("ghcr.io/blogle/dojo:{tag}")));
+    let image = |tag: &str| Some(json!(format!("{}:{tag}", pipeline().image)));
     let breaks: [(&str, &str, Option<Value>); 10] = [
         ("image", "image", image("edge")),
         ("image", "image", image("latest")),
         ("image", "image", image("sha-0123456789ab")),
-        ("image", "image", Some(json!("ghcr.io/blogle/dojo"))),
+        ("image", "image", Some(json!(pipeline().image))),
         ("image", "image", Some(json!("docker.io/evil/dojo:v0.1.0"))),
         ("mounts", "volumeMounts/0", None),
         ("mounts", "volumeMounts/0/readOnly", Some(json!(true))),
@@ -197,7 +202,7 @@ fn the_job_that_makes_a_ledger_is_held_to_the_same_rules() {
         Break("migrate-first", job, pod("restartPolicy"), Some(json!("OnFailure"))),
         Break("service", job, "/spec/template/metadata/labels/app", Some(json!("dojo"))),
         Break("namespace", job, "/metadata/namespace", Some(json!("dojo-prod"))),
-        Break("image", job, main("image"), Some(json!("ghcr.io/blogle/dojo:edge"))),
+        Break("image", job, main("image"), Some(json!(format!("{}:edge", pipeline().image)))),
         Break("settings", job, main("env/0/value"), Some(json!("/data/other.duckdb"))),
     ];
     for break_ in &breaks {

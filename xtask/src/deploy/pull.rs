@@ -40,11 +40,11 @@ impl Deploy<'_> {
         let there = self.sources.infra.branch_commit(&branch)?;
         let mut current = None;
         if let Some(there) = &there
-            && self.sources.infra.is_as_good(there, &commit)?
+            && self.sources.infra.is_as_good(&self.asked.environment, there, &commit)?
         {
             current = Some(there.clone());
         }
-        let into = self.sources.pipeline.infra.branch.clone();
+        let into = self.base().to_owned();
         let pull = github.open_pull(&branch, &into)?;
         if let (Some(head), Some(pull)) = (&current, &pull)
             && tells(pull, head)
@@ -74,10 +74,14 @@ impl Deploy<'_> {
         self.told("proposed", &head, &pull, &format!("proposed {}", pull.html_url))
     }
 
+    /// The branch that pull requests of this environment are for.
+    fn base(&self) -> &str {
+        self.sources.pipeline.infra_branch(&self.asked.environment)
+    }
+
     /// Opens the pull request, or gives the one that is open the title and text of this commit.
     fn describe(&self, github: &Github, plan: &Plan, head: &str, pull: Option<Pull>) -> Result<Pull> {
-        let (from, into) =
-            (branch_of(&plan.environment, plan.to.name()), &self.sources.pipeline.infra.branch);
+        let (from, into) = (branch_of(&plan.environment, plan.to.name()), self.base());
         let title = plan.subject(self.sources.pipeline.service());
         let body = self.body(plan, head)?;
         let asked = match pull {
@@ -94,7 +98,8 @@ impl Deploy<'_> {
     /// Merges exactly what was proposed, and looks whether the branch has it.
     fn merge(&mut self, github: &Github, plan: &Plan, head: &str, pull: &Pull) -> Result<()> {
         let url = &pull.html_url;
-        let sent = github.merge(pull.number, head, &self.sources.infra.message(head)?);
+        let sent =
+            github.merge(pull.number, head, &self.sources.infra.message(&self.asked.environment, head)?);
         if let Ok(Merged::NotYet(words)) = &sent {
             let not_yet = Fault::remote(format!("{url} is not merged yet: {words}"));
             return Err(not_yet
@@ -104,11 +109,11 @@ impl Deploy<'_> {
         self.sources.infra.refresh()?;
         let now = self.sources.infra.pinned(&self.asked.environment)?;
         if now.pin == plan.to && (plan.restore.is_none() || now.restore == plan.restore) {
-            let commit = self.sources.infra.head().to_owned();
+            let commit = self.sources.infra.head(&self.asked.environment)?.to_owned();
             return self.told("done", &commit, pull, &format!("done: merged {url}, infra commit {commit}"));
         }
         sent?;
-        let (branch, name) = (&self.sources.pipeline.infra.branch, plan.to.name());
+        let (branch, name) = (self.base(), plan.to.name());
         let lost = Fault::remote(format!("{url} was merged, and {branch} does not pin {name}"));
         Err(lost.help("look there, then run the same command again").into())
     }

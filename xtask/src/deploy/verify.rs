@@ -27,7 +27,8 @@ use crate::trailers::{Trailers, overrides};
 Gates are passed by trailers of the commits, `Override: soak because …`, which it lists. A commit with the trailer
 Pin-Verb: rollback or Pin-Bad, back to what ran there before, is held against what a rollback must meet.")]
 pub struct Args {
-    /// What it is to be merged into: a branch, ref or commit of the infra repository [default: infra's branch]
+    /// What it is to be merged into: a branch, ref or commit of the infra repository. Only environments on that branch are
+    /// looked at; what is no environment's branch stands for infra's [default: that of the pull request, else infra's branch]
     #[arg(long, value_name = "REF")]
     base: Option<String>,
     /// What is to be merged: a branch, ref or commit of the infra repository [default: in a pull request's job, GITHUB_REF]
@@ -65,12 +66,17 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     let head = head_of(args)?;
     let pipeline = Pipeline::load(root)?;
     let mut sources = Sources::open(pipeline, root)?;
-    if let Some(base) = &args.base {
-        sources.infra.stand_on(base)?;
+    let (branch, instead) = base_of(args, &sources.pipeline)?;
+    if let Some(base) = instead {
+        sources.infra.stand_on(&branch, base)?;
     }
-    let proposal = sources.infra.proposal(&head)?;
+    let Sources { pipeline, infra, .. } = &sources;
+    let on_branch = |environment: &&Environment| pipeline.infra_branch(environment) == branch;
+    let environments: Vec<_> = pipeline.environments.iter().filter(on_branch).collect();
+    let first = environments.first().context("no environment lies there")?;
+    let (base, proposal) = (infra.head(first)?, infra.proposal(first, &head)?);
     let mut looks = Vec::new();
-    for environment in &sources.pipeline.environments {
+    for environment in environments {
         let look = Verify { sources: &sources, proposal: &proposal, environment }.look();
         if !args.json {
             println!("{}: {}", look.environment, look.says);
@@ -84,16 +90,42 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
             Some(Kind::Refused) => "refused",
             Some(_) => "failed",
         };
-        let (base, head) = (sources.infra.head(), &proposal.commit);
+        let head = &proposal.commit;
         terminal::json(&json!({ "state": state, "base": base, "head": head, "environments": looks }))?;
     }
     fault.map_or(Ok(()), |fault| Err(fault.into()))
 }
 
 fn head_of(args: &Args) -> Result<String, Fault> {
-    let told = || std::env::var("GITHUB_REF").ok().filter(|name| name.starts_with("refs/pull/"));
-    args.head.clone().or_else(told).ok_or_else(|| {
-        Fault::usage("which pull request?").help("cargo xtask promote verify --head refs/pull/NUMBER/merge")
+    args.head
+        .clone()
+        .or_else(|| of_job("GITHUB_REF").filter(|name| name.starts_with("refs/pull/")))
+        .ok_or_else(|| {
+            Fault::usage("which pull request?")
+                .help("cargo xtask promote verify --head refs/pull/NUMBER/merge")
+        })
+}
+
+/// What GitHub tells a pull request's job.
+fn of_job(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The branch of the infra repository whose environments are looked at, and what is to stand in its place.
+fn base_of<'a>(args: &'a Args, pipeline: &Pipeline) -> Result<(String, Option<&'a str>), Fault> {
+    let branches = pipeline.infra_branches();
+    let known = |name: &str| {
+        let name = name.strip_prefix("refs/heads/").unwrap_or(name);
+        branches.contains(&name).then(|| name.to_owned())
+    };
+    let told = args.base.as_deref();
+    let of_pull = || of_job("GITHUB_BASE_REF").filter(|_| told.is_none() && args.head.is_none());
+    if let Some(branch) = told.and_then(known).or_else(|| known(&of_pull()?)) {
+        return Ok((branch, None));
+    }
+    known(&pipeline.infra.branch).map(|branch| (branch, told)).ok_or_else(|| {
+        let what = told.map_or("which branch?".to_owned(), |base| format!("no environment lies on {base}"));
+        Fault::usage(what).help(format!("--base with one of {}", branches.join(", ")))
     })
 }
 

@@ -23,7 +23,7 @@ use crate::terminal::{self, table};
 ///   cargo xtask image inspect                   (what `image build` made)
 ///   cargo xtask image inspect edge
 ///   cargo xtask image inspect v0.1.0 --json
-///   cargo xtask image inspect latest --platform linux/arm64 --repository ghcr.io/blogle/dojo
+///   cargo xtask image inspect latest --platform linux/arm64 --repository ghcr.io/OWNER/NAME
 #[derive(clap::Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

@@ -19,31 +19,29 @@ pub struct Proposal {
 }
 
 impl Infra {
-    /// Reads another ref or commit of the remote's in place of the branch.
-    pub fn stand_on(&mut self, reference: &str) -> Result<()> {
-        self.head = self.git.fetch("origin", reference)?;
+    /// Reads another ref or commit of the remote's in place of a branch.
+    pub fn stand_on(&mut self, branch: &str, reference: &str) -> Result<()> {
+        self.heads.insert(branch.to_owned(), self.git.fetch("origin", reference)?);
         Ok(())
     }
 
-    /// What merging a ref or a commit of the remote's into what was read would come to.
-    pub fn proposal(&self, reference: &str) -> Result<Proposal> {
-        let commit = self.git.fetch("origin", reference)?;
-        let tree = self.git.merged(&self.head, &commit)?.with_context(|| {
-            Fault::refused(format!(
-                "{reference} conflicts with what {} has by now",
-                self.pipeline.infra.branch
-            ))
-            .help("bring it up to date, or close it and promote again")
+    /// What merging a ref or a commit of the remote's into what was read of the environment's branch would come to.
+    pub fn proposal(&self, environment: &Environment, reference: &str) -> Result<Proposal> {
+        let (head, commit) = (self.head(environment)?, self.git.fetch("origin", reference)?);
+        let tree = self.git.merged(head, &commit)?.with_context(|| {
+            let branch = self.pipeline.infra_branch(environment);
+            Fault::refused(format!("{reference} conflicts with what {branch} has by now"))
+                .help("bring it up to date, or close it and promote again")
         })?;
         Ok(Proposal { commit, tree })
     }
 
     /// What the environment would pin, and what else would be asked of it; `None` if none of its files changes.
     pub fn proposed(&self, proposal: &Proposal, environment: &Environment) -> Result<Option<Pinned>> {
-        let path = &environment.kustomization;
+        let (path, head) = (&environment.kustomization, self.head(environment)?);
         let mut changes = false;
         for file in files(environment) {
-            changes |= self.git.show(&self.head, &file)? != self.git.show(&proposal.tree, &file)?;
+            changes |= self.git.show(head, &file)? != self.git.show(&proposal.tree, &file)?;
         }
         if !changes {
             return Ok(None);
@@ -62,7 +60,7 @@ impl Infra {
     pub fn messages(&self, proposal: &Proposal, environment: &Environment) -> Result<Vec<String>> {
         let files = files(environment);
         let files: Vec<_> = files.iter().map(String::as_str).collect();
-        self.git.messages(&self.head, &proposal.commit, &files)
+        self.git.messages(self.head(environment)?, &proposal.commit, &files)
     }
 
     /// The commit of another branch of the remote's, now here; `None` if it has no such branch.
@@ -77,24 +75,24 @@ impl Infra {
         self.git.push("origin", commit, &format!("refs/heads/{branch}"), there)
     }
 
-    /// Whether a commit stands on what was read and is as good as another one: the same files, and the same said of gates.
+    /// Whether a commit stands on what was read of the environment's branch and is as good as another one: the same files, and the same said of gates.
     /// Who made it, and where the ledger was, may differ.
-    pub fn is_as_good(&self, commit: &str, other: &str) -> Result<bool> {
+    pub fn is_as_good(&self, environment: &Environment, commit: &str, other: &str) -> Result<bool> {
         let tree = |commit: &str| self.git.commit_tree(commit);
-        if self.git.commit(&format!("{commit}^"))?.as_ref() != Some(&self.head)
+        if self.git.commit(&format!("{commit}^"))?.as_deref() != Some(self.head(environment)?)
             || tree(commit)? != tree(other)?
         {
             return Ok(false);
         }
-        let (one, other) = (self.message(commit)?, self.message(other)?);
+        let (one, other) = (self.message(environment, commit)?, self.message(environment, other)?);
         let said =
             |message: &str| (Trailers::parse(message).bad, Trailers::parse(message).told, overrides(message));
         Ok(said(&one) == said(&other))
     }
 
-    /// The whole message of a commit that stands on what was read.
-    pub fn message(&self, commit: &str) -> Result<String> {
-        let messages = self.git.messages(&self.head, commit, &[])?;
+    /// The whole message of a commit that stands on what was read of the environment's branch.
+    pub fn message(&self, environment: &Environment, commit: &str) -> Result<String> {
+        let messages = self.git.messages(self.head(environment)?, commit, &[])?;
         messages.into_iter().next().with_context(|| format!("{commit} says nothing"))
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Api, Github, PATH};
+use super::{Api, Environment, Github, PATH, Pipeline};
 use crate::fault::Fault;
 
 /// The repository whose kustomizations say what runs.
@@ -20,10 +20,15 @@ pub struct Infra {
 }
 
 impl Infra {
+    /// The repository as `HOST/OWNER/NAME`, if it is told, or the URL tells it.
+    pub fn repository(&self) -> Option<String> {
+        self.repository.clone().or_else(|| on_github(&self.url))
+    }
+
     /// Where pull requests are made: GitHub's API, and the repository as `HOST/OWNER/NAME`.
     pub fn pulls(&self) -> Result<(Api, String), Fault> {
         let needs = |what: &str| Fault::usage(format!("{PATH}: --pr needs {what}"));
-        let repository = self.repository.clone().or_else(|| on_github(&self.url)).ok_or_else(|| {
+        let repository = self.repository().ok_or_else(|| {
             needs("to know the infra repository on GitHub")
                 .help("write infra: {url: …, branch: …, repository: github.com/OWNER/NAME}")
         })?;
@@ -34,8 +39,26 @@ impl Infra {
     }
 }
 
+impl Pipeline {
+    /// The branch of the infra repository that an environment's pin lies on.
+    pub fn infra_branch<'a>(&'a self, environment: &'a Environment) -> &'a str {
+        environment.branch.as_deref().unwrap_or(&self.infra.branch)
+    }
+
+    /// The branches of the infra repository that environments lie on, in the order of promotion, each once.
+    pub fn infra_branches(&self) -> Vec<&str> {
+        let mut branches = Vec::new();
+        for branch in self.environments.iter().map(|environment| self.infra_branch(environment)) {
+            if !branches.contains(&branch) {
+                branches.push(branch);
+            }
+        }
+        branches
+    }
+}
+
 /// `github.com/OWNER/NAME` of a URL in one of the forms that GitHub shows. A token is sent to no other host unless told so.
-fn on_github(url: &str) -> Option<String> {
+pub fn on_github(url: &str) -> Option<String> {
     let forms = ["git@github.com:", "ssh://git@github.com/", "https://github.com/"];
     let path = forms.iter().find_map(|form| url.strip_prefix(form))?;
     let path = path.trim_end_matches('/');
@@ -74,6 +97,26 @@ mod tests {
             (told.1.as_str(), told.0.api.as_str()),
             ("git.example.com/o/n", "https://git.example.com/api/v3")
         );
+    }
+
+    #[test]
+    fn an_environment_may_lie_on_a_branch_of_its_own() {
+        let text = "
+image: ghcr.io/o/n
+repository: github.com/o/n
+branch: master
+infra: {url: ../infra.git, branch: main}
+environments:
+  - {name: staging, kustomization: k.yaml, accepts: [edge], url: 'https://staging'}
+  - {name: production, kustomization: k.yaml, branch: prod, accepts: [release], url: 'https://prod'}
+";
+        let pipeline = Pipeline::parse(text).unwrap();
+        assert_eq!(pipeline.infra_branches(), ["main", "prod"]);
+        assert_eq!(pipeline.infra_branch(pipeline.environment("production").unwrap()), "prod");
+        let text = text.replace("k.yaml, accepts", "k.yaml, branch: prod2, accepts");
+        assert_eq!(Pipeline::parse(&text).unwrap().infra_branches(), ["prod2", "prod"]);
+        let text = text.replace("k.yaml, branch: prod,", "p.yaml,");
+        assert_eq!(Pipeline::parse(&text).unwrap().infra_branches(), ["prod2", "main"]);
     }
 
     #[test]

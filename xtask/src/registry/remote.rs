@@ -309,7 +309,7 @@ fn malformed(location: &str) -> Fault {
     // Somebody may have put a password before the host.
     let shown = location.rsplit('@').next().unwrap_or(location);
     Fault::usage(format!("not a registry: {shown}"))
-        .help("write oci:FOLDER or HOST[:PORT]/NAME, for example ghcr.io/blogle/dojo, without a tag")
+        .help("write oci:FOLDER or HOST[:PORT]/NAME, for example ghcr.io/OWNER/NAME, without a tag")
 }
 
 /// The form that the distribution spec gives a repository's name.

@@ -22,6 +22,8 @@ use crate::project::{Project, run};
 use crate::service::Service;
 
 pub const IMAGE: &str = "ghcr.io/blogle/dojo";
+/// The project, as kustomize writes it.
+const SOURCE: &str = "github.com/blogle/dojo";
 pub const NAMES: [&str; 2] = ["staging", "production"];
 const VERSIONS: [(&str, u32); 4] = [("0.1.0", 1), ("0.2.0", 1), ("0.3.0", 1), ("0.4.0", 2)];
 const TOKEN: &str = "ghp_infra";
@@ -105,7 +107,7 @@ impl Environments {
             format!("\n  - {{name: {name}, kustomization: {}, {accepts}, url: '{url}'}}", path(name))
         };
         let pipeline = format!(
-            "image: {IMAGE}\nregistry: oci:{}\ngithub: none\nrepository: github.com/blogle/dojo\nbranch: master
+            "image: {IMAGE}\nregistry: oci:{}\ngithub: none\nrepository: {SOURCE}\nbranch: master
 infra: {{url: '{url}', branch: main}}\nenvironments:{}{}\n",
             self.project.path("registry").display(),
             entry("staging", "accepts: [edge, sha, release]"),
@@ -221,11 +223,11 @@ pub fn ended(code: i32, args: &[&str], output: &Output) -> String {
 
 /// Commits, tags and images; whose manifests are rendered is told by DOJO_MANIFESTS of the ConfigMap.
 fn release_all(project: &Project) -> Vec<Image> {
-    let deploy = repository().join("deploy/k8s");
-    project.run("cp", &["-R", deploy.to_str().unwrap(), project.path("deploy").to_str().unwrap()]);
+    let deploy = project.path("deploy/k8s");
+    copy(&repository().join("deploy/k8s"), &deploy);
     let (mut changelog, mut was) = (String::new(), VERSIONS[0].0.to_owned());
+    let base = fs::read_to_string(deploy.join("base/kustomization.yaml")).unwrap();
     let mut release = |name: String, (version, schema): (&str, u32)| {
-        let base = fs::read_to_string(deploy.join("base/kustomization.yaml")).unwrap();
         let literal = "      - DOJO_LOG_LEVEL=info\n";
         assert!(base.contains(literal), "{base}");
         let marked = base.replace(literal, &format!("{literal}      - DOJO_MANIFESTS={name}\n"));
@@ -276,8 +278,7 @@ fn push(project: &Project, name: String, commit: String, version: &str, schema: 
 
 /// What a new team starts with, on `main`; the server forbids nothing.
 fn fill(infra: &Remote, work: &Path) {
-    let template = repository().join("deploy/infra-template");
-    run("cp", &["-R", template.to_str().unwrap(), work.to_str().unwrap()], Path::new("/"));
+    copy(&repository().join("deploy/infra-template"), work);
     run("git", &["init", "--quiet", "--initial-branch=main"], work);
     run("git", &["add", "--all"], work);
     let commit = ["-c", "commit.gpgsign=false", "commit", "--quiet", "--message", "start"];
@@ -285,6 +286,23 @@ fn fill(infra: &Remote, work: &Path) {
     run("git", &["push", "--quiet", infra.bare().to_str().unwrap(), "main"], work);
     infra.git(&["symbolic-ref", "HEAD", "refs/heads/main"]);
     fs::remove_file(infra.bare().join("hooks/pre-receive")).unwrap();
+}
+
+/// A folder of this checkout, which may be a fork's, with the names that the stage has.
+fn copy(from: &Path, to: &Path) {
+    let pipeline = fs::read_to_string(repository().join("deploy/pipeline.yaml")).unwrap();
+    let pipeline: Value = serde_yaml::from_str(&pipeline).unwrap();
+    let [image, source] = ["image", "repository"].map(|key| pipeline[key].as_str().unwrap());
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            let text = fs::read_to_string(path).unwrap();
+            fs::write(to, text.replace(image, IMAGE).replace(source, SOURCE)).unwrap();
+        }
+    }
 }
 
 fn repository() -> &'static Path {

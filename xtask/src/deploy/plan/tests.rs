@@ -46,6 +46,7 @@ fn facts(verb: Verb, to: Candidate, observed: Observed) -> Facts {
         environment: Environment {
             name: "production".into(),
             kustomization: "p/kustomization.yaml".into(),
+            branch: None,
             accepts: vec![Accepts::Release],
             after: None,
             soak: None,
