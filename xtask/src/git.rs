@@ -4,12 +4,14 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use xshell::{Cmd, Shell, cmd};
 
+use crate::bounded;
 use crate::fault::{Fault, Kind, exit_code, without_credentials};
 
 mod history;
@@ -22,15 +24,28 @@ pub use push::{Push, breaks_rule};
 #[derive(Debug)]
 pub struct Git {
     dir: PathBuf,
+    /// What a remote may take for one answer.
+    limit: Option<Duration>,
 }
 
 impl Git {
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), limit: None }
+    }
+
+    /// The same, with this time for each answer of a remote. Nobody is asked for a passphrase then.
+    pub fn within(self, limit: Option<Duration>) -> Self {
+        Self { limit, ..self }
     }
 
     /// Clones one branch, or if there is none to name all of them, without a work tree. `url` may be relative to `base`.
-    pub fn clone_bare(url: &str, branch: Option<&str>, base: &Path, into: &Path) -> Result<Self> {
+    pub fn clone_bare(
+        url: &str,
+        branch: Option<&str>,
+        base: &Path,
+        into: &Path,
+        limit: Option<Duration>,
+    ) -> Result<Self> {
         let sh = shell(base)?;
         let which =
             branch.map_or(vec!["--no-single-branch"], |branch| vec!["--single-branch", "--branch", branch]);
@@ -40,7 +55,7 @@ impl Git {
             .arg("--")
             .arg(url)
             .arg(into);
-        succeed(clone).map_err(|error| {
+        succeed_within(&sh, clone, limit).map_err(|error| {
             if exit_code(&error) == Kind::Usage as u8 {
                 return error;
             }
@@ -49,7 +64,7 @@ impl Git {
             let problem = Fault::remote(format!("cannot clone {what}: {error}"));
             problem.help("check the URL in deploy/pipeline.yaml and your access to it; cargo xtask doctor asks every remote").into()
         })?;
-        Ok(Self::at(into))
+        Ok(Self::at(into).within(limit))
     }
 
     /// Commits here are made as in the repository at `other`: by whom, and signed or not.
@@ -65,6 +80,12 @@ impl Git {
     fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
         let sh = shell(&self.dir)?;
         Ok(succeed(git(&sh).args(args))?.trim_end().to_owned())
+    }
+
+    /// A command that asks a remote.
+    fn run_remote<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        let sh = shell(&self.dir)?;
+        Ok(succeed_within(&sh, git(&sh).args(args), self.limit)?.trim_end().to_owned())
     }
 
     /// The output of a command that says "no" by the exit code 1: then `None`.
@@ -250,19 +271,23 @@ fn shell(dir: &Path) -> Result<Shell> {
     Ok(sh)
 }
 
-fn git(sh: &Shell) -> Cmd<'_> {
+/// The ssh that git is to use, unless somebody set another.
+fn ssh(sh: &Shell) -> Option<&'static str> {
     static SSH: OnceLock<Option<&str>> = OnceLock::new();
-    let ssh = SSH.get_or_init(|| {
+    *SSH.get_or_init(|| {
         let set = ["GIT_SSH", "GIT_SSH_COMMAND"].iter().any(|name| std::env::var_os(name).is_some());
         let configured =
             || cmd!(sh, "git config --get core.sshCommand").quiet().ignore_stderr().read().is_ok();
         // ssh waits for ever for a server that accepts and stays silent.
         (!set && !configured())
             .then_some("ssh -o ConnectTimeout=10 -o ServerAliveInterval=10 -o ServerAliveCountMax=3")
-    });
+    })
+}
+
+fn git(sh: &Shell) -> Cmd<'_> {
     // Our own clones are bare, which a setting may forbid.
     let git = cmd!(sh, "git -c safe.bareRepository=all");
-    let git = if let Some(ssh) = ssh { git.env("GIT_SSH_COMMAND", ssh) } else { git };
+    let git = if let Some(ssh) = ssh(sh) { git.env("GIT_SSH_COMMAND", ssh) } else { git };
     git
         // A hook that calls this tool has these set; they would point git elsewhere.
         .env_remove("GIT_DIR")
@@ -286,6 +311,23 @@ fn output(command: Cmd<'_>) -> Result<Output> {
 fn succeed(command: Cmd<'_>) -> Result<String> {
     let named = command.to_string();
     let output = output(command)?;
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(complaint(&named, &output)) }
+}
+
+/// The same for a command that may have a time to end in.
+fn succeed_within(sh: &Shell, command: Cmd<'_>, limit: Option<Duration>) -> Result<String> {
+    let Some(limit) = limit else { return succeed(command) };
+    let named = command.to_string();
+    // It is no part of the terminal's foreground then, and a question would stop it.
+    let command = match ssh(sh) {
+        Some(ssh) => command.env("GIT_SSH_COMMAND", format!("{ssh} -o BatchMode=yes")),
+        None => command,
+    };
+    let mut command = Command::from(command);
+    let output = bounded::output(command.stdin(Stdio::null()), limit).context("cannot run git")?;
+    let Some(output) = output else {
+        return Err(Fault::remote(format!("no answer within {} s", limit.as_secs())).into());
+    };
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(complaint(&named, &output)) }
 }
 

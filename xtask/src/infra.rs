@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -38,11 +39,17 @@ pub struct PinChange<'a> {
 impl Infra {
     /// Clones the branches that `deploy/pipeline.yaml` names; a relative URL is relative to `root`.
     pub fn clone(pipeline: &Pipeline, root: &Path) -> Result<Self> {
+        Self::clone_within(pipeline, root, None)
+    }
+
+    /// The same, with this time for each answer of the remote.
+    pub fn clone_within(pipeline: &Pipeline, root: &Path, limit: Option<Duration>) -> Result<Self> {
         let folder = tempfile::tempdir().with_context(|| Fault::usage("cannot make a folder in TMPDIR"))?;
         let branches = pipeline.infra_branches();
         // Several are asked for all at once, since one that is not there yet is in no other environment's way.
         let only = if let [only] = branches[..] { Some(only) } else { None };
-        let git = Git::clone_bare(&pipeline.infra.url, only, root, &folder.path().join("infra.git"))?;
+        let into = folder.path().join("infra.git");
+        let git = Git::clone_bare(&pipeline.infra.url, only, root, &into, limit)?;
         git.commit_as(root)?;
         let mut heads = BTreeMap::new();
         for branch in branches {

@@ -118,7 +118,8 @@ fn ask_service(environment: &Environment) -> Asked<Observed> {
 
 /// The project's branch, as its remote has it; the commit is here afterwards.
 fn ask_tip(pipeline: &Pipeline, root: &Path) -> Asked<String> {
-    let (reference, project) = (format!("refs/heads/{}", pipeline.branch), Git::at(root));
+    let (reference, project) =
+        (format!("refs/heads/{}", pipeline.branch), Git::at(root).within(Some(REMOTE)));
     ask(REMOTE, move || {
         let missing = || Fault::refused(format!("the project's remote has no {reference}"));
         let tip = project.remote_ref("origin", &reference)?.ok_or_else(missing)?;
@@ -136,7 +137,7 @@ fn ask_infra(
 ) -> Asked<Vec<Result<Pinning, String>>> {
     let (pipeline, environments, root) = (pipeline.clone(), environments.to_vec(), PathBuf::from(root));
     ask(REMOTE, move || {
-        let infra = Infra::clone(&pipeline, &root)?;
+        let infra = Infra::clone_within(&pipeline, &root, Some(REMOTE))?;
         let pinning = |environment| pinning(&infra, environment).map_err(told);
         Ok(environments.iter().map(pinning).collect())
     })

@@ -172,5 +172,8 @@ fn a_branch_that_is_not_there_stops_only_its_own_environment() {
         assert!(said.contains("has no branch prod, on which production lies\nhelp: push it there"), "{said}");
     }
     let said = scene.operator.ends(0, &["status"]);
-    assert!(said.contains("  also     what is pinned is unknown: ") && said.contains("has no branch prod"), "{said}");
+    assert!(
+        said.contains("  also     what is pinned is unknown: ") && said.contains("has no branch prod"),
+        "{said}"
+    );
 }

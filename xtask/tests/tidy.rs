@@ -29,6 +29,7 @@ const PURE: &[&str] = &[
 /// One outside thing each.
 const EDGES: &[&str] = &[
     "archive",
+    "bounded",
     "builder",
     "cluster",
     "docker",
@@ -42,9 +43,12 @@ const EDGES: &[&str] = &[
     "registry",
     "service",
 ];
-/// Edges that stand on others: the infra repository on git, and what asks all of them at once.
+/// Edges that stand on others: the infra repository on git, programs on a time limit, and what asks all of them at once.
 const EDGE_ON_EDGE: &[(&str, &str)] = &[
+    ("cluster", "bounded"),
+    ("git", "bounded"),
     ("infra", "git"),
+    ("kustomize", "bounded"),
     ("observe", "cluster"),
     ("observe", "git"),
     ("observe", "infra"),

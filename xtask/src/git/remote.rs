@@ -11,7 +11,7 @@ impl Git {
     /// What the remote says that a ref names now, annotated tags peeled to their commit; `None` if it has no such ref.
     pub fn remote_ref(&self, remote: &str, reference: &str) -> Result<Option<String>> {
         let peeled = format!("{reference}^{{}}");
-        let answer = self.run(["ls-remote", remote, reference, &peeled]).map_err(|error| {
+        let answer = self.run_remote(["ls-remote", remote, reference, &peeled]).map_err(|error| {
             Fault::remote(format!("cannot ask {} for {reference}: {error}", without_credentials(remote)))
         })?;
         let named = |name: &str| {
@@ -35,7 +35,7 @@ impl Git {
     /// All branches and tags of the remote by their full names (`refs/heads/…`, `refs/tags/…`) with the commits that they
     /// name, annotated tags peeled; asked once.
     pub fn remote_refs(&self, remote: &str) -> Result<BTreeMap<String, String>> {
-        let answer = self.run(["ls-remote", "--heads", "--tags", remote]).map_err(|error| {
+        let answer = self.run_remote(["ls-remote", "--heads", "--tags", remote]).map_err(|error| {
             // No git, no repository: that is nothing of the remote's.
             if exit_code(&error) == Kind::Usage as u8 {
                 return Fault::from(error);
@@ -66,6 +66,6 @@ impl Git {
     pub(super) fn fetch_refs(&self, remote: &str, refspec: &str) -> Result<()> {
         // Without maintenance, which may pack the whole repository before it lets go.
         let quietly = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"];
-        self.run(quietly.iter().chain(&[remote, refspec])).map(drop)
+        self.run_remote(quietly.iter().chain(&[remote, refspec])).map(drop)
     }
 }
