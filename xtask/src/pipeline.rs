@@ -11,7 +11,9 @@ use crate::image::Compression;
 use crate::version::Version;
 
 mod infra;
+mod place;
 pub use infra::Infra;
+pub use place::Place;
 
 /// Where the file lies in the project.
 pub const PATH: &str = "deploy/pipeline.yaml";
@@ -121,6 +123,9 @@ pub struct Environment {
     pub git_ref: Ref,
     #[serde(default)]
     pub manifests: Manifests,
+    /// Where its pod and its controller can be looked at.
+    #[serde(default)]
+    pub cluster: Option<Place>,
     /// Base URL of the running service, to ask `/version` and `/readyz`.
     pub url: String,
 }
@@ -241,6 +246,12 @@ impl Pipeline {
             }
             if environment.follow.is_some() && !environment.accepts.contains(&Accepts::Edge) {
                 return wrong(format!("environment {name} follows edge, but does not accept it"));
+            }
+            let at = |e: &Environment| e.cluster.as_ref().map(|p| (p.context.clone(), p.namespace.clone()));
+            if environment.cluster.is_some()
+                && self.environments[..index].iter().any(|e| at(e) == at(environment))
+            {
+                return wrong(format!("environment {name} has the cluster and namespace of an earlier one"));
             }
         }
         Ok(())

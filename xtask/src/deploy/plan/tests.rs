@@ -52,6 +52,7 @@ fn facts(verb: Verb, to: Candidate, observed: Observed) -> Facts {
             follow: None,
             git_ref: Ref::Tag,
             manifests: Manifests::Remote,
+            cluster: None,
             url: String::new(),
         },
         from: Pinned { pin: candidate("v0.2.1", 2).pin(), ..Pinned::default() },
