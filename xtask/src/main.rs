@@ -45,6 +45,8 @@ mod service;
 mod status;
 mod trailers;
 mod version;
+#[cfg_attr(not(test), allow(dead_code, unused_imports, reason = "status is to show it"))]
+mod workload;
 
 /// Builds, releases, promotes and rolls back dojo.
 #[derive(Debug, Parser)]

@@ -20,6 +20,7 @@ const PURE: &[&str] = &[
     "sbom",
     "trailers",
     "version",
+    "workload",
 ];
 /// One outside thing each.
 const EDGES: &[&str] = &[
