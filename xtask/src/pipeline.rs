@@ -13,7 +13,7 @@ use crate::version::Version;
 mod infra;
 mod place;
 pub use infra::{Infra, on_github};
-pub use place::Place;
+pub use place::{Controller, Place};
 
 /// Where the file lies in the project.
 pub const PATH: &str = "deploy/pipeline.yaml";

@@ -49,7 +49,8 @@ impl Seen {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads what is written below; dojo's `data:` line has the same form.
+    pub fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split(", ").map(|field| field.rsplit_once(' '));
         let mut next = |name: &str| fields.next()?.filter(|(key, _)| *key == name).map(|(_, value)| value);
         Some(Self {

@@ -49,9 +49,19 @@ fn output(command: &mut Command) -> String {
 fn every_key_of_the_pipeline_is_documented_beside_it() {
     let text = read("deploy/pipeline.yaml");
     let comments: String = text.lines().filter(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n");
-    for key in
-        ["name", "kustomization", "accepts", "after", "soak", "follow", "ref", "manifests", "url", "registry"]
-    {
+    for key in [
+        "name",
+        "kustomization",
+        "accepts",
+        "after",
+        "soak",
+        "follow",
+        "ref",
+        "manifests",
+        "cluster",
+        "url",
+        "registry",
+    ] {
         assert!(comments.contains(&format!("{key} ")) || comments.contains(&format!("{key}:")), "{key}");
     }
     for key in yaml("deploy/pipeline.yaml").as_object().unwrap().keys() {
