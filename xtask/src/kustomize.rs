@@ -1,17 +1,14 @@
 //! `kubectl kustomize`: what a kustomization renders to. Nothing here talks to a cluster.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize as _;
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
+use crate::bounded;
 use crate::fault::{Fault, without_credentials};
 
 /// How long a rendering may take, with what kustomize fetches for it.
@@ -55,7 +52,8 @@ impl Kustomize {
         }
         let failed = |error| Fault::usage(format!("kubectl cannot be run: {error}")).help(INSTALL);
         let again = format!("`kubectl kustomize {}` shows it again", folder.display());
-        let Some(Output { status, stdout, stderr }) = bounded(&mut kubectl, LIMIT).map_err(failed)? else {
+        let Some(Output { status, stdout, stderr }) = bounded::output(&mut kubectl, LIMIT).map_err(failed)?
+        else {
             let slow = format!("{} did not render within {} s", folder.display(), LIMIT.as_secs());
             return Err(Fault::remote(slow).help(again));
         };
@@ -69,38 +67,6 @@ impl Kustomize {
         String::from_utf8(stdout)
             .map_err(|_| Fault::refused(format!("{} renders to what is not UTF-8", folder.display())))
     }
-}
-
-/// Runs a command to its end; `None` if it was ended after `limit`, with the git that it started.
-fn bounded(command: &mut Command, limit: Duration) -> std::io::Result<Option<Output>> {
-    // Files take any amount, where a pipe that nobody empties would stop the command.
-    let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    let mut child =
-        command.process_group(0).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).spawn()?;
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(Output { status, stdout: all(stdout)?, stderr: all(stderr)? }));
-        }
-        if start.elapsed() > limit {
-            end(&mut child);
-            return Ok(None);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn end(child: &mut Child) {
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-    let _ = child.wait();
-}
-
-fn all(mut file: File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// The documents of a YAML stream as the JSON that Kubernetes reads them as.
@@ -131,31 +97,6 @@ mod tests {
             accept(br#"{"clientVersion": {"gitVersion": "v1.32.4"}, "kustomizeVersion": "v5.5.0"}"#).is_ok()
         );
         assert!(accept(b"").is_err());
-    }
-
-    #[test]
-    fn what_hangs_is_ended_with_all_that_it_started() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("pid");
-        let script = format!("sleep 100 & echo $! > {}; wait", file.display());
-        let limit = Duration::from_millis(500);
-        assert!(bounded(Command::new("sh").args(["-c", &script]), limit).unwrap().is_none());
-        let pid = std::fs::read_to_string(file).unwrap();
-        // It dies on its own time, and an orphan may wait for its new parent to notice.
-        let alive = || {
-            let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-            !state.is_empty() && !state.contains(") Z ")
-        };
-        let gone = (0..1000).any(|_| {
-            std::thread::sleep(Duration::from_millis(10));
-            !alive()
-        });
-        assert!(gone, "{pid} is still alive");
-        let Output { status, stdout, stderr } =
-            bounded(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), LIMIT)
-                .unwrap()
-                .unwrap();
-        assert_eq!((status.code(), &*stdout, &*stderr), (Some(3), &b"out\n"[..], &b"err\n"[..]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod terminal;
 
 mod archive;
+mod bounded;
 mod builder;
 mod changelog;
 mod check;

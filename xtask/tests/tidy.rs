@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
 /// One outside thing each.
 const EDGES: &[&str] = &[
     "archive",
+    "bounded",
     "builder",
     "cluster",
     "docker",
@@ -37,8 +38,8 @@ const EDGES: &[&str] = &[
     "registry",
     "service",
 ];
-/// Edges that stand on another one: the infra repository on git.
-const EDGE_ON_EDGE: &[(&str, &str)] = &[("infra", "git")];
+/// Edges that stand on another one: the infra repository on git, and kubectl on a time limit.
+const EDGE_ON_EDGE: &[(&str, &str)] = &[("cluster", "bounded"), ("infra", "git"), ("kustomize", "bounded")];
 /// One verb each.
 const COMMANDS: &[&str] = &[
     "check",
