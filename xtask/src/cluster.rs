@@ -1,5 +1,8 @@
-//! A cluster, by `kubectl`: for teams without a GitOps controller. It is given whole folders, and waited for; nothing of
-//! it is read to decide on a version.
+//! A cluster, by `kubectl`. For teams without a GitOps controller it is given whole folders, and waited for; and it is looked
+//! at to tell why an environment is not up. Nothing of it is read to decide on a version.
+
+#[allow(dead_code, reason = "status is to call it")]
+mod look;
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
@@ -9,6 +12,8 @@ use std::sync::Mutex;
 use serde_json::Value;
 
 use crate::fault::{Fault, without_credentials};
+#[allow(unused_imports, reason = "status is to call it")]
+pub use look::look;
 
 /// For one answer of the API server; kubectl alone would wait for ever.
 const ANSWER: &str = "--request-timeout=60s";

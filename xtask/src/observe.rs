@@ -9,20 +9,25 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 
+use crate::cluster;
 use crate::fault::Fault;
 use crate::git::Git;
 use crate::image::Labels;
 use crate::infra::Infra;
-use crate::pipeline::{Environment, Pipeline};
+use crate::pipeline::{Environment, Pipeline, Place};
 use crate::registry::Registry;
 use crate::report::Observed;
 use crate::service;
 use crate::situation::{self, Facts, Hold, Pinning, Situation};
+use crate::workload::{self, Expected, Found, Workload};
 
 /// How long the infra repository, the project's remote and the registry may take.
 const REMOTE: Duration = Duration::from_secs(8);
 /// How long a service may take for its two answers.
 const SERVICE: Duration = Duration::from_secs(7);
+
+/// How long a cluster may take; kubectl has less.
+const CLUSTER: Duration = Duration::from_secs(8);
 
 /// What was seen of the whole pipeline.
 #[derive(Debug)]
@@ -73,6 +78,7 @@ fn told(error: anyhow::Error) -> String {
 pub fn look(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> Look {
     let tip = ask_tip(pipeline, root);
     let infra = ask_infra(pipeline, environments, root);
+    let clusters: Vec<_> = environments.iter().map(ask_cluster).collect();
     // Whoever waits for another environment is told of that one too.
     let before = |environment: &Environment| {
         environment.after.as_ref().and_then(|name| pipeline.environment(name).ok())
@@ -87,8 +93,8 @@ pub fn look(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> L
     let tip = tip.answer();
     let now = Timestamp::now();
     let mut situations = Vec::new();
-    let asked = environments.iter().zip(services).zip(labels).enumerate();
-    for (index, ((environment, (service, earlier)), labels)) in asked {
+    let asked = environments.iter().zip(services).zip(clusters).zip(labels).enumerate();
+    for (index, (((environment, (service, earlier)), cluster), labels)) in asked {
         let infra = pinnings.as_ref().map_err(Clone::clone).and_then(|all| all[index].clone());
         let mut facts = Facts {
             environment: environment.clone(),
@@ -102,6 +108,7 @@ pub fn look(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> L
             cluster: None,
         };
         facts.behind = behind(&facts, &tip, root);
+        facts.cluster = environment.cluster.as_ref().zip(cluster).map(|(place, asked)| told_by(&facts, pipeline, place, &asked.answer()?));
         situations.push(situation::judge(facts));
     }
     Look { tip, situations }
@@ -177,6 +184,30 @@ fn ask_labels(
         Some(ask(REMOTE, move || registry.map_err(Fault::usage)?.labels(&digest)))
     });
     asked.collect()
+}
+
+fn ask_cluster(environment: &Environment) -> Option<Asked<Found>> {
+    let place = environment.cluster.clone()?;
+    Some(ask(CLUSTER, move || Ok(cluster::look(&place))))
+}
+
+/// What the objects of the cluster say of what is pinned.
+fn told_by(facts: &Facts, pipeline: &Pipeline, place: &Place, found: &Found) -> Result<Workload, String> {
+    if let (true, Some(why)) = (found.objects.is_empty(), found.unseen.first()) {
+        return Err(why.strip_prefix("cluster: ").unwrap_or(why).to_owned());
+    }
+    let pin = facts.pin().filter(|pin| !pin.is_nothing());
+    let image = pin.map(|pin| {
+        let digest = pin.digest.as_ref().map(|digest| format!("@{}", digest.as_str())).unwrap_or_default();
+        format!("{}:{}{digest}", pipeline.image, pin.name())
+    });
+    let expected = Expected {
+        environment: &facts.environment.name,
+        place,
+        image: image.as_deref(),
+        commit: facts.change().map(|change| change.commit.id.as_str()),
+    };
+    Ok(workload::read(found, &expected, facts.now))
 }
 
 /// How many commits the branch has after the pinned one.

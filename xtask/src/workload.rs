@@ -218,7 +218,7 @@ fn time(object: &Value, path: &str) -> Option<Timestamp> {
 }
 
 /// One line for a terminal, of words that anybody may have written.
-fn plain(words: impl AsRef<str>) -> String {
+pub fn plain(words: impl AsRef<str>) -> String {
     line(words.as_ref(), 200)
 }
 
