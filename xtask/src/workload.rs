@@ -10,13 +10,14 @@ mod pod;
 mod tests;
 mod words;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::fault::without_credentials;
 use crate::image::Digest;
 use crate::pipeline::Place;
+use crate::span::{since, span};
 
 pub use cause::{Cause, Kind};
 pub use words::LastWords;
@@ -76,18 +77,6 @@ pub fn read(found: &Found, expected: &Expected<'_>, now: Timestamp) -> Workload 
         cause: state.cause(),
         synced: controller::synced(&state),
         unseen: found.unseen.clone(),
-    }
-}
-
-/// For a person: `45s`, `3m12s`, `2h05m`, `3d04h`.
-pub fn span(duration: SignedDuration) -> String {
-    let seconds = duration.as_secs().max(0);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{minutes}m{:02}s", seconds % 60),
-        3600..86400 => format!("{hours}h{:02}m", minutes % 60),
-        _ => format!("{days}d{:02}h", hours % 24),
     }
 }
 
@@ -158,7 +147,7 @@ impl<'a> State<'a> {
 
     /// `3m12s` since then.
     fn since(self, then: Timestamp) -> String {
-        span(self.now.duration_since(then))
+        span(since(then, self.now))
     }
 
     /// A kubectl command on the environment's namespace.
