@@ -114,6 +114,8 @@ fn each_rule_fires_alone_on_production() {
         Break("migrate-first", DEPLOYMENT, init("args"), Some(json!(["migrate"]))),
         Break("migrate-first", DEPLOYMENT, init("image"), Some(json!("ghcr.io/blogle/dojo:v9.9.9"))),
         Break("migrate-first", DEPLOYMENT, init("volumeMounts/2"), None),
+        Break("last-words", DEPLOYMENT, init("terminationMessagePolicy"), None),
+        Break("last-words", DEPLOYMENT, main("terminationMessagePolicy"), Some(json!("File"))),
         Break("service", DEPLOYMENT, "/spec/template/metadata/labels/app", Some(json!("ledger"))),
         Break("service", "Service", "/spec/selector/app", Some(json!("ledger"))),
         Break("service", "Service", "/spec/ports/0/targetPort", Some(json!(80))),

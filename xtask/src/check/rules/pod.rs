@@ -143,6 +143,15 @@ pub fn migrate_first(m: &Manifest) -> Vec<Finding> {
     found
 }
 
+/// Why a container ended is read from its pod's status.
+pub fn last_words(m: &Manifest) -> Vec<Finding> {
+    let fix = "the end of the log is then in the pod's status, where `cargo xtask status` reads it";
+    each_container(m, |workload, container| {
+        let path = format!("{container}/terminationMessagePolicy");
+        wants(workload, &path, &json!("FallbackToLogsOnError"), fix).into_iter().collect()
+    })
+}
+
 /// Every container runs the pipeline's image, and where only releases are accepted, a release.
 pub fn image(m: &Manifest) -> Vec<Finding> {
     let pinned = match m.role {
