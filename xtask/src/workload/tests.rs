@@ -272,6 +272,14 @@ fn what_is_well_has_no_cause() {
     assert_eq!((well.available, well.down_since, &well.cause), (Some(true), None, &None));
     assert_eq!((well.digest, well.synced.as_deref()), (Some(Digest::of(b"v0.2.0")), Some(COMMIT)));
     assert!(well.image.unwrap().starts_with("ghcr.io/blogle/dojo:v0.2.0@sha256:"));
+    // A digest decides what runs, whatever the tag before it says.
+    let mut renamed = objects("well");
+    let image = &mut renamed[0]["spec"]["template"]["spec"]["containers"][0]["image"];
+    *image = image.as_str().unwrap().replace("v0.2.0", "edge").into();
+    assert_eq!(
+        workload(&Found { objects: renamed, unseen: vec!["replicasets: forbidden".into()] }).cause,
+        None
+    );
     let old = of("unsynced_flux");
     assert_eq!((old.available, old.digest), (Some(true), Some(Digest::of(b"v0.1.0"))));
 }
