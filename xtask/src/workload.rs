@@ -122,6 +122,15 @@ impl<'a> State<'a> {
         pods.into_iter().partition(|pod| pod.pointer("/metadata/deletionTimestamp").is_none())
     }
 
+    /// What is wrong with the pod of `deploy/k8s/components/presync`, if anything is.
+    fn guard(self) -> Option<Cause> {
+        let ours = |pod: &&Value| text(pod, "/metadata/labels/app") == Some("dojo-presync");
+        let pods = self.of_kind("Pod").filter(ours);
+        let newest = pods.max_by_key(|pod| time(pod, "/metadata/creationTimestamp"))?;
+        let ended = text(newest, "/status/phase") == Some("Succeeded");
+        pod::cause(self, newest).filter(|cause| !ended && !cause.kind.is_progress())
+    }
+
     /// The newest live pod of what is applied.
     fn pod(self) -> Option<&'a Value> {
         let (live, _) = self.pods();

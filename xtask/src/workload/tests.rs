@@ -106,6 +106,12 @@ const STATES: &[(&str, &str, &str, &str)] = &[
         "kubectl --context prod -n argocd describe applications.argoproj.io dojo-production",
     ),
     (
+        "guard_missing_secret",
+        "missing_secret",
+        "v0.1.0 is applied, not v0.2.0: the guard: there is no Secret dojo",
+        "@ create secret generic dojo --from-file=tokens=FILE",
+    ),
+    (
         "not_there",
         "no_deployment",
         "there is no Deployment dojo in dojo-prod: Argo CD says OutOfSync",
@@ -266,6 +272,14 @@ fn what_is_well_has_no_cause() {
     assert_eq!((well.available, well.down_since, &well.cause), (Some(true), None, &None));
     assert_eq!((well.digest, well.synced.as_deref()), (Some(Digest::of(b"v0.2.0")), Some(COMMIT)));
     assert!(well.image.unwrap().starts_with("ghcr.io/blogle/dojo:v0.2.0@sha256:"));
+    // A digest decides what runs, whatever the tag before it says.
+    let mut renamed = objects("well");
+    let image = &mut renamed[0]["spec"]["template"]["spec"]["containers"][0]["image"];
+    *image = image.as_str().unwrap().replace("v0.2.0", "edge").into();
+    assert_eq!(
+        workload(&Found { objects: renamed, unseen: vec!["replicasets: forbidden".into()] }).cause,
+        None
+    );
     let old = of("unsynced_flux");
     assert_eq!((old.available, old.digest), (Some(true), Some(Digest::of(b"v0.1.0"))));
 }
@@ -318,6 +332,17 @@ fn nothing_is_told_of_what_is_over() {
         assert_eq!(cause.what, "starting for 3m 5s: it goes on", "{name}");
         assert!(cause.kind.is_progress());
     }
+    // Argo CD keeps the failure of an earlier sync.
+    let failed = objects("sync_failed_argocd").pop().unwrap()["status"]["operationState"].take();
+    let told = |sync: Value| {
+        let mut objects = objects("well");
+        let status = &mut objects.last_mut().unwrap()["status"];
+        (status["operationState"], status["sync"]) = (failed.clone(), sync);
+        workload(&Found { objects, unseen: Vec::new() }).cause.map(|cause| cause.kind)
+    };
+    assert_eq!(told(serde_json::json!({"status": "Synced", "revision": COMMIT})), None);
+    assert_eq!(told(serde_json::json!({"status": "OutOfSync", "revision": "0"})), None);
+    assert_eq!(told(serde_json::json!({"status": "OutOfSync", "revision": COMMIT})), Some(Kind::SyncFailed));
     // The Deployment still tells of the pod before the change.
     let mut objects = objects("well");
     objects[0]["metadata"]["generation"] = 8.into();
