@@ -11,6 +11,7 @@ use crate::image::Compression;
 use crate::version::Version;
 
 mod infra;
+mod tag;
 pub use infra::{Infra, on_github};
 
 /// Where the file lies in the project.
@@ -32,6 +33,9 @@ pub struct Pipeline {
     pub repository: String,
     /// The branch that releases are cut from.
     pub branch: String,
+    /// What the git tags of versions begin with, where the repository has several services.
+    #[serde(default)]
+    pub tag_prefix: String,
     /// The check runs that must be green on a commit before it is tagged.
     #[serde(default = "default_checks")]
     checks: Vec<String>,
@@ -196,6 +200,7 @@ impl Pipeline {
     }
 
     fn check(&self) -> Result<(), Fault> {
+        self.check_tag_prefix()?;
         let wrong = |message: String| Err(Fault::usage(format!("{PATH}: {message}")));
         for (key, github) in [("github", &self.github), ("infra.github", &self.infra.github)] {
             if let Some(bad) = github.leak() {

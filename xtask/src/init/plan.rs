@@ -15,6 +15,8 @@ pub struct Asked<'a> {
     pub infra: Option<&'a str>,
     /// The last environment's host; an earlier one's is `ENVIRONMENT-HOST`.
     pub host: Option<&'a str>,
+    /// What the git tags of versions are to begin with.
+    pub tag_prefix: Option<&'a str>,
 }
 
 /// What may follow a name that is meant.
@@ -26,6 +28,8 @@ enum Kind {
     Repository,
     /// A port or a path.
     Host,
+    /// Whatever does: quoted text.
+    Quoted,
 }
 
 #[derive(Debug)]
@@ -45,6 +49,7 @@ pub struct Renaming {
     pub repository: String,
     /// The infra repository's URL.
     pub infra: String,
+    pub tag_prefix: String,
 }
 
 impl Renaming {
@@ -78,6 +83,12 @@ impl Renaming {
         if let Some(host) = asked.host {
             pairs.extend(hosts(now, host)?.into_iter().map(|(from, to)| pair(Kind::Host, &from, &to)));
         }
+        let tag_prefix = asked.tag_prefix.unwrap_or(&now.tag_prefix).to_owned();
+        pairs.extend(
+            prefixes(&now.tag_prefix, &tag_prefix)
+                .into_iter()
+                .map(|(from, to)| pair(Kind::Quoted, &from, &to)),
+        );
         pairs.sort_by(|one, other| other.from.len().cmp(&one.from.len()).then(one.from.cmp(&other.from)));
         for two in pairs.windows(2) {
             if let [one, other] = two
@@ -91,7 +102,7 @@ impl Renaming {
                 .help(format!("give them names of their own in {PATH} first")));
             }
         }
-        Ok(Self { pairs, image, repository, infra })
+        Ok(Self { pairs, image, repository, infra, tag_prefix })
     }
 
     /// The text with the new names. Refuses one that has an old name's new one where that is another's old one.
@@ -140,6 +151,9 @@ fn is_part(c: char) -> bool {
 impl Kind {
     /// Whether a name of this kind may end before this.
     fn ends(self, after: &str) -> bool {
+        if self == Self::Quoted {
+            return true;
+        }
         let mut after = after;
         if self == Self::Repository {
             after = after.strip_prefix(".git").unwrap_or(after);
@@ -153,6 +167,21 @@ impl Kind {
             None => true,
         }
     }
+}
+
+/// Where the prefix of tags stands: in deploy/pipeline.yaml, and in the workflow's patterns, which may still have none.
+fn prefixes(now: &str, new: &str) -> Vec<(String, String)> {
+    let mut pairs = vec![(format!("tag_prefix: \"{now}\""), format!("tag_prefix: \"{new}\""))];
+    for was in [now, ""] {
+        for (before, after) in
+            [("tags: [\"", "v*\"]"), ("\"release/", "*\""), ("startsWith(github.ref_name, 'release/", "')")]
+        {
+            pairs.push((format!("{before}{was}{after}"), format!("{before}{new}{after}")));
+        }
+    }
+    pairs.sort();
+    pairs.dedup();
+    pairs
 }
 
 /// The two parts, by GitHub's rules.
