@@ -273,3 +273,77 @@ fn hosts(now: &Pipeline, host: &str) -> Result<Vec<(String, String)>, Fault> {
     }
     Ok(hosts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "
+image: ghcr.io/o/dojo
+repository: github.com/o/dojo
+branch: master
+infra: {url: 'git@github.com:o/infra.git', branch: main}
+environments:
+  - {name: staging, kustomization: s.yaml, accepts: [edge], url: 'https://staging-dojo.example.com'}
+  - {name: production, kustomization: p.yaml, accepts: [release], url: 'https://dojo.example.com:8443/x'}
+";
+
+    fn renaming(now: &str, asked: &Asked<'_>) -> Result<Renaming, Fault> {
+        Renaming::of(&Pipeline::parse(now).unwrap(), asked)
+    }
+
+    #[test]
+    fn whole_names_are_renamed_and_what_only_looks_like_one_is_not() {
+        let asked = Asked { repository: "A/New", host: Some("new.example.org"), ..Asked::default() };
+        let renaming = renaming(NOW, &asked).unwrap();
+        let new = |text: &str| renaming.rewrite("file", text).unwrap();
+        for (from, to) in [
+            ("image: ghcr.io/o/dojo:v1@sha256:0", "image: ghcr.io/a/new:v1@sha256:0"),
+            ("docker://ghcr.io/o/dojo", "docker://ghcr.io/a/new"),
+            ("(https://github.com/o/dojo).", "(https://github.com/A/New)."),
+            ("https://github.com/o/dojo.git", "https://github.com/A/New.git"),
+            ("github.com/o/dojo//deploy?ref=v1", "github.com/A/New//deploy?ref=v1"),
+            ("git@github.com:o/dojo.git", "git@github.com:A/New.git"),
+            ("\trepository: o/dojo\r\n", "\trepository: A/New\r\n"),
+            ("git@github.com:o/infra.git", "git@github.com:A/infra.git"),
+            ("https://github.com/o/infra", "https://github.com/A/infra"),
+            (
+                "https://dojo.example.com:8443/x, dojo.example.com.",
+                "https://new.example.org:8443/x, new.example.org.",
+            ),
+            ("staging-dojo.example.com", "staging-new.example.org"),
+        ] {
+            assert_eq!(new(from), to);
+        }
+        for same in [
+            "ghcr.io/o/dojo-web",
+            "ghcr.io/o/dojo/web",
+            "ghcr.io/o/dojo.web",
+            "mirror/ghcr.io/o/dojo",
+            "github.com/o/dojos",
+            "github.com/o/dojo.io",
+            "github.com/O/dojo",
+            "raw.github.com/o/dojo",
+            "my-repository: o/dojo",
+            "cdn.dojo.example.com",
+            "old-dojo.example.com",
+            "dojo.example.community",
+        ] {
+            assert_eq!(new(same), same);
+        }
+    }
+
+    #[test]
+    fn names_that_cannot_be_told_apart_are_refused() {
+        let same = NOW.replace("ghcr.io", "github.com");
+        let refused =
+            renaming(&same, &Asked { repository: "A/New", ..Asked::default() }).unwrap_err().to_string();
+        assert!(refused.contains("github.com/o/dojo would have to become "), "{refused}");
+        // A second run would rename what the first one wrote.
+        let asked = Asked { repository: "o/dojo", host: Some("dojo.example.com"), ..Asked::default() };
+        let swapped = NOW.replace("staging-dojo", "old").replace("//dojo.", "//staging-dojo.");
+        let refused = renaming(&swapped.replace("old.", "dojo."), &asked).unwrap();
+        let refused = refused.rewrite("file", "host: dojo.example.com").unwrap_err().to_string();
+        assert!(refused.contains("file: a new name there is the old one of something else"), "{refused}");
+    }
+}
