@@ -35,10 +35,12 @@ fn repository() -> &'static Path {
 /// All that is not the programs', committed, by the names of [`FIRST`].
 fn copy() -> Project {
     let project = Project { folder: tempfile::tempdir().unwrap() };
-    for name in ["deploy", "docs", ".github", "Cargo.toml", "README.md", "CHANGELOG.md"] {
+    for name in [".github", "Cargo.toml", "CHANGELOG.md", "README.md", "deploy", "docs"] {
         let (from, to) = (repository().join(name), project.path(name));
         project.run("cp", &["-R", from.to_str().unwrap(), to.to_str().unwrap()]);
     }
+    // A name in it is after deploy/ in git's list.
+    fs::write(project.path("docs/example.md"), "github.com/blogle/dojo\n").unwrap();
     fs::create_dir_all(project.path("xtask/src")).unwrap();
     fs::write(project.path("xtask/src/example.rs"), "// ghcr.io/blogle/dojo\n").unwrap();
     project.run("git", &["init", "--quiet", "--initial-branch=master"]);

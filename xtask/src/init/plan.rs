@@ -28,8 +28,8 @@ enum Kind {
     Repository,
     /// A port or a path.
     Host,
-    /// Whatever does: quoted text.
-    Quoted,
+    /// Whatever does: of tags, in deploy/pipeline.yaml and in workflows alone. Elsewhere it is an example.
+    Prefix,
 }
 
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Renaming {
         pairs.extend(
             prefixes(&now.tag_prefix, &tag_prefix)
                 .into_iter()
-                .map(|(from, to)| pair(Kind::Quoted, &from, &to)),
+                .map(|(from, to)| pair(Kind::Prefix, &from, &to)),
         );
         pairs.sort_by(|one, other| other.from.len().cmp(&one.from.len()).then(one.from.cmp(&other.from)));
         for two in pairs.windows(2) {
@@ -107,21 +107,23 @@ impl Renaming {
 
     /// The text with the new names. Refuses one that has an old name's new one where that is another's old one.
     pub fn rewrite(&self, path: &str, text: &str) -> Result<String, Fault> {
-        let new = self.once(text);
+        let new = self.once(path, text);
         // A second run, after a kill, must not rename what the first one wrote.
-        if self.once(&new) != new {
+        if self.once(path, &new) != new {
             return Err(Fault::usage(format!("{path}: a new name there is the old one of something else"))
                 .help("rename in two steps, by way of names that nothing has"));
         }
         Ok(new)
     }
 
-    fn once(&self, text: &str) -> String {
+    fn once(&self, path: &str, text: &str) -> String {
+        let prefixed = path == PATH || path.starts_with(".github/workflows/");
+        let pairs = || self.pairs.iter().filter(|pair| prefixed || pair.kind != Kind::Prefix);
         let mut new = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             let at = &text[..text.len() - rest.len()];
-            let found = self.pairs.iter().find(|pair| {
+            let found = pairs().find(|pair| {
                 rest.strip_prefix(pair.from.as_str()).is_some_and(|after| begins(at) && pair.kind.ends(after))
             });
             let (taken, put) = found.map_or_else(
@@ -151,7 +153,7 @@ fn is_part(c: char) -> bool {
 impl Kind {
     /// Whether a name of this kind may end before this.
     fn ends(self, after: &str) -> bool {
-        if self == Self::Quoted {
+        if self == Self::Prefix {
             return true;
         }
         let mut after = after;
