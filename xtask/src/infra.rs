@@ -1,5 +1,6 @@
 //! The infra repository: each environment's pin, the pins before it, and the one way to change it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -7,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::environment::{HOLD, MANIFESTS, Pinned, RESTORE, beside, restore_of, takes_restore, with_restore};
 use crate::fault::Fault;
 use crate::git::{Git, Push};
-use crate::history::{Change, Commit};
+use crate::history::{Change, Commit, Event};
 use crate::kustomization::{self, Pin, Target};
 use crate::pipeline::{Environment, Manifests, Pipeline, Ref};
 use crate::trailers::Trailers;
@@ -126,8 +127,19 @@ impl Infra {
         Ok(why.map(said))
     }
 
-    /// The commits that changed the environment's pin, newest first.
+    /// The commits that changed the environment's pin, newest first; at least one.
     pub fn history(&self, environment: &Environment) -> Result<Vec<Change>> {
+        let changes = self.changes(environment)?;
+        if changes.is_empty() {
+            let problem =
+                Fault::refused(format!("git tells no commit that made {}", environment.kustomization));
+            return Err(problem.help("see git log in a clone of the infra repository").into());
+        }
+        Ok(changes)
+    }
+
+    /// The same, where none is no error.
+    pub fn changes(&self, environment: &Environment) -> Result<Vec<Change>> {
         let target = self.target(environment);
         let paths = [
             environment.kustomization.clone(),
@@ -136,19 +148,16 @@ impl Infra {
         ];
         let pinning = [paths[0].as_str(), &paths[1]];
         let commits = self.git.log(&self.head, &pinning)?;
-        if commits.is_empty() {
-            let problem =
-                Fault::refused(format!("git tells no commit that made {}", environment.kustomization));
-            return Err(problem.help("see git log in a clone of the infra repository").into());
-        }
         let files =
             commits.iter().flat_map(|commit| paths.iter().map(|path| (commit.id.as_str(), path.as_str())));
         // What was no text then is no pin.
-        let texts = self.git.texts(&files.collect::<Vec<_>>())?.into_iter().map(|text| text.ok().flatten());
+        let texts = self.git.texts(&files.collect::<Vec<_>>())?.into_iter();
+        let texts = texts.map(|text| text.unwrap_or_else(|_| Some(String::new())));
         let mut texts = texts.collect::<Vec<_>>().into_iter();
         let changes = commits.iter().map(|commit| {
             let [kustomization, restore, manifests] =
                 [texts.next(), texts.next(), texts.next()].map(Option::flatten);
+            let gone = kustomization.is_none();
             let mut pin = kustomization.and_then(|text| kustomization::read(&text, &target).ok());
             if let (Some(pin), Manifests::Rendered) = (&mut pin, environment.manifests) {
                 pin.git_ref = self.rendered_ref(environment, &manifests.unwrap_or_default());
@@ -158,7 +167,7 @@ impl Infra {
             let others = trailers.environment.as_ref().is_some_and(|name| *name != environment.name);
             let trailers = if others { Trailers::default() } else { trailers };
             let restore = restore.as_deref().and_then(restore_of);
-            Ok(Change { commit: commit.clone(), trailers, pin, restore })
+            Ok(Change { commit: commit.clone(), trailers, pin, restore, gone })
         });
         let mut changes = changes.collect::<Result<Vec<Change>>>()?;
         // What else a person changed in the file is no change of the pin.
@@ -288,6 +297,28 @@ impl Infra {
 
     pub fn identity(&self) -> Result<String> {
         self.git.identity()
+    }
+
+    /// The commits that changed what the environment pins or whether it is held, newest first; one that did both twice.
+    pub fn events(&self, environment: &Environment) -> Result<Vec<Event>> {
+        let path = &environment.kustomization;
+        let [restore, hold] = [RESTORE, HOLD].map(|name| beside(path, name));
+        let mut events: Vec<_> =
+            self.changes(environment)?.into_iter().map(|change| Event::Pin(Box::new(change))).collect();
+        let mut held = None;
+        for commit in self.git.log(&self.head, &[&hold])?.into_iter().rev() {
+            let why = self.hold_at(environment, &commit.id)?;
+            if why != held {
+                held.clone_from(&why);
+                let by = Trailers::parse(&commit.message).by;
+                events.push(Event::Hold { commit, by, why });
+            }
+        }
+        let order = self.git.log(&self.head, &[path, &restore, &hold])?;
+        let place: HashMap<_, _> =
+            order.iter().enumerate().map(|(place, commit)| (&commit.id, place)).collect();
+        events.sort_by_key(|event| place.get(&event.commit().id));
+        Ok(events)
     }
 }
 

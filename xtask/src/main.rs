@@ -36,6 +36,7 @@ mod kustomization;
 mod kustomize;
 mod manifest;
 mod pin;
+mod pin_log;
 mod pipeline;
 mod program;
 mod registry;
@@ -76,6 +77,8 @@ enum Verb {
     Unhold(hold::UnholdArgs),
     /// What each environment pins, and what it runs.
     Status(status::Args),
+    /// Who changed what an environment pins, when, from what to what, and why.
+    Log(pin_log::Args),
     /// Build, push, load and inspect images.
     #[command(subcommand)]
     Image(image_cmd::Command),
@@ -114,6 +117,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Hold(args) => hold::hold(args, &root()?),
         Verb::Unhold(args) => hold::unhold(args, &root()?),
         Verb::Status(args) => status::run(args, &root()?),
+        Verb::Log(args) => pin_log::run(args, &root()?),
         Verb::Image(command) => image_cmd::run(command, &root()?),
         Verb::Check(args) => check::run(args, &root()?),
         Verb::Ci(args) => ci::run(args, &root()?),

@@ -50,6 +50,7 @@ const COMMANDS: &[&str] = &[
     "hold",
     "image_cmd",
     "pin",
+    "pin_log",
     "rehearse",
     "release",
     "status",

@@ -275,6 +275,8 @@ impl Plan {
             restore: self.restore.clone(),
             bad: self.bad.clone(),
             by: Some(by.to_owned()),
+            because: self.because.clone(),
+            overrides: self.overrides.clone(),
         }
     }
 }

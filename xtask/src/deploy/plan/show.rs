@@ -21,13 +21,10 @@ impl Plan {
             let will = if self.file_known { "will" } else { "may" };
             text += &format!("\nMigrations that {will} run: {}\n", self.migrations.join(", "));
         }
-        if let Some(why) = &self.because {
-            text += &format!("\nBecause: {why}\n");
-        }
         if let Some(id) = &self.restore {
             text += &format!("\nRestores the backup {id}.\n");
         }
-        self.trailers(by).sign(&text, &self.overrides)
+        self.trailers(by).sign(&text)
     }
 }
 
