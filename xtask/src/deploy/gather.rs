@@ -126,7 +126,7 @@ impl Sources {
     }
 
     /// What a pin names; of a tag alone what the registry has there now.
-    fn digest_of(&self, pin: &Pin) -> Option<Digest> {
+    pub fn digest_of(&self, pin: &Pin) -> Option<Digest> {
         let named = || pin.tag.as_ref().and_then(|tag| self.registry.resolve(tag).ok().flatten());
         pin.digest.clone().or_else(|| if pin.is_nothing() { None } else { named() })
     }
@@ -147,7 +147,7 @@ impl Sources {
     }
 
     /// What a pinned image says of itself: by a commit that pinned it, else by the registry.
-    fn image_of(&self, digest: &Digest, history: &[Change]) -> Option<(String, Schema)> {
+    pub fn image_of(&self, digest: &Digest, history: &[Change]) -> Option<(String, Schema)> {
         let told = history.iter().filter(|change| change.trailers.digest.as_ref() == Some(digest));
         let mut told = told.filter_map(|change| change.trailers.commit.clone().zip(change.trailers.schema));
         let label = || self.registry.labels(digest).map(|labels| (labels.revision, labels.schema)).ok();
@@ -175,27 +175,33 @@ impl Sources {
         Ok(others)
     }
 
-    /// The changelog between the two pins; empty where either is no version.
-    pub fn changes(&self, plan: &plan::Plan) -> Result<String> {
-        let version =
-            |pin: &Pin| pin.tag.as_deref().and_then(Version::from_tag).filter(|version| !version.is_zero());
-        let (from, Some(to)) = (version(&plan.from), version(&plan.to)) else { return Ok(String::new()) };
-        let newer = from.as_ref().map_or(&to, |from| from.max(&to));
+    /// The changelog between two pins, for a commit's message; empty where either is no version.
+    pub fn changes(&self, verb: Verb, from: &Pin, to: &Pin) -> Result<String> {
         // A rollback does not fail for its changelog.
-        let commit = self.commit_of_tag(&newer.to_string()).or_else(|error| match plan.verb {
-            Verb::Rollback => Ok(None),
+        let (back, sections) = self.sections(from, to).or_else(|error| match verb {
+            Verb::Rollback => Ok((false, Vec::new())),
             Verb::Promote => Err(error),
         })?;
-        let Some(commit) = commit else { return Ok(String::new()) };
-        let Some(text) = self.project.show(&commit, "CHANGELOG.md")? else { return Ok(String::new()) };
+        let does = if back { "Takes back" } else { "Brings" };
+        let told = sections.iter().map(|(version, notes)| format!("{does} {version}:\n\n{notes}\n"));
+        Ok(told.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The changelog's sections between two pins, newest first, and whether it goes back by them; none where either is
+    /// no version.
+    pub fn sections(&self, from: &Pin, to: &Pin) -> Result<(bool, Vec<(Version, String)>)> {
+        let version =
+            |pin: &Pin| pin.tag.as_deref().and_then(Version::from_tag).filter(|version| !version.is_zero());
+        let (from, Some(to)) = (version(from), version(to)) else { return Ok((false, Vec::new())) };
+        let back = from.as_ref().is_some_and(|from| *from > to);
+        let newer = from.as_ref().map_or(&to, |from| from.max(&to));
+        let Some(commit) = self.commit_of_tag(&newer.to_string())? else { return Ok((back, Vec::new())) };
+        let Some(text) = self.project.show(&commit, "CHANGELOG.md")? else { return Ok((back, Vec::new())) };
         let (low, high) = match &from {
-            Some(from) if *from > to => (Some(&to), from),
+            Some(from) if back => (Some(&to), from),
             from => (from.as_ref(), &to),
         };
-        let verb = if from.as_ref().is_some_and(|from| *from > to) { "Takes back" } else { "Brings" };
-        let sections = changelog::between(&text, low, high);
-        let told = sections.iter().map(|(version, notes)| format!("{verb} {version}:\n\n{notes}\n"));
-        Ok(told.collect::<Vec<_>>().join("\n"))
+        Ok((back, changelog::between(&text, low, high)))
     }
 }
 

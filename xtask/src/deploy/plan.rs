@@ -23,7 +23,8 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-pub use schema::is_safe;
+pub use gates::{Unmet, unmet};
+pub use schema::{is_known, is_safe, pending};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -223,8 +224,8 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         told_schema: facts
             .told_schema
             .filter(|_| facts.observed.report().is_none() || facts.restore.is_some()),
-        migrations: schema::pending(facts),
-        file_known: schema::is_known(facts),
+        migrations: pending(facts),
+        file_known: is_known(facts),
         overrides,
         bad: facts.flees(),
         because: facts.because.clone(),

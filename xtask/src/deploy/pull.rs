@@ -120,7 +120,7 @@ impl Deploy<'_> {
             body += "\nGates that are not met, and are passed:\n\n";
             body.extend(plan.overrides.iter().map(|pass| format!("- **{}**: {}\n", pass.gate, pass.because)));
         }
-        let changes = self.sources.changes(plan)?;
+        let changes = self.sources.changes(plan.verb, &plan.from, &plan.to)?;
         if !changes.trim().is_empty() {
             body += &format!("\n{}\n", cut(changes.trim(), CHANGES));
         }

@@ -166,7 +166,7 @@ impl Sources {
     }
 
     /// The commit that the project's remote has under a tag.
-    pub(super) fn commit_of_tag(&self, tag: &str) -> Result<Option<String>> {
+    pub fn commit_of_tag(&self, tag: &str) -> Result<Option<String>> {
         let reference = format!("refs/tags/{tag}");
         let commit = self.project.remote_ref("origin", &reference)?;
         if let Some(commit) = &commit

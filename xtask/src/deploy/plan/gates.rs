@@ -1,6 +1,7 @@
 //! What stands against a new pin, all at once and each with its remedy. What can be passed with a reason is a gate.
 
 use jiff::SignedDuration;
+use serde::Serialize;
 
 use super::{Facts, Verb, schema};
 use crate::checks::State;
@@ -29,10 +30,19 @@ impl Problem {
     }
 }
 
+/// The same for who only looks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unmet {
+    /// `None` if it cannot be passed.
+    pub gate: Option<PinGate>,
+    pub what: String,
+    pub help: String,
+}
+
 type Passed = (Vec<Override<PinGate>>, Vec<String>);
 
-/// The gates that are not met and are passed, and what was seen; or a refusal with every problem that is left.
-pub fn pass(facts: &Facts) -> Result<Passed, Fault> {
+/// All that stands against the pin, and what was seen.
+fn look(facts: &Facts) -> (Vec<Problem>, Vec<String>) {
     let mut notes = Vec::new();
     let mut problems = Vec::new();
     hold(facts, &mut problems);
@@ -48,8 +58,20 @@ pub fn pass(facts: &Facts) -> Result<Passed, Fault> {
     restore(facts, &mut notes, &mut problems);
     // Where nothing changes, nothing is in the way.
     if !facts.is_change() {
-        return Ok((Vec::new(), notes));
+        problems.clear();
     }
+    (problems, notes)
+}
+
+/// What stands against the pin, for who only looks.
+pub fn unmet(facts: &Facts) -> Vec<Unmet> {
+    let unmet = |Problem { gate, what, help, .. }| Unmet { gate, what, help };
+    look(facts).0.into_iter().map(unmet).collect()
+}
+
+/// The gates that are not met and are passed, and what was seen; or a refusal with every problem that is left.
+pub fn pass(facts: &Facts) -> Result<Passed, Fault> {
+    let (mut problems, mut notes) = look(facts);
     let mut passed: Vec<Override<PinGate>> = Vec::new();
     problems.retain(|problem| {
         let pass = facts.overrides.iter().find(|pass| Some(pass.gate) == problem.gate);
