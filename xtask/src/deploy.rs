@@ -17,6 +17,7 @@ use crate::pipeline::{Environment, Manifests, Pipeline};
 use crate::terminal;
 use crate::version::Version;
 
+mod adopt;
 mod apply;
 mod args;
 mod diff;
@@ -26,6 +27,7 @@ mod practice;
 mod pull;
 mod render;
 mod verify;
+pub use adopt::{Args as AdoptArgs, run as adopt};
 use args::{How, Look};
 pub use args::{PromoteArgs, RollbackArgs};
 pub use diff::{Args as DiffArgs, run as diff};
@@ -313,7 +315,7 @@ fn shortened(words: &str) -> String {
 }
 
 fn change<'a>(plan: &'a Plan, manifests: Option<&'a str>) -> PinChange<'a> {
-    PinChange { pin: &plan.to, restore: plan.restore.as_deref(), manifests }
+    PinChange { pin: &plan.to, restore: plan.restore.as_deref(), manifests, base: plan.base.as_ref() }
 }
 
 /// Why an environment that follows edge does not now.

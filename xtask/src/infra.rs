@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::environment::{HOLD, MANIFESTS, Pinned, RESTORE, beside, restore_of, takes_restore, with_restore};
+use crate::environment::{
+    Base, HOLD, MANIFESTS, Pinned, RESTORE, beside, restore_of, takes_restore, with_restore,
+};
 use crate::fault::Fault;
 use crate::git::{Git, Push};
 use crate::history::{Change, Commit, Event};
@@ -13,6 +15,7 @@ use crate::kustomization::{self, Pin, Target};
 use crate::pipeline::{Environment, Manifests, Pipeline, Ref};
 use crate::trailers::Trailers;
 
+mod base;
 mod proposal;
 pub use proposal::Proposal;
 
@@ -32,6 +35,8 @@ pub struct PinChange<'a> {
     pub restore: Option<&'a str>,
     /// The overlay as kustomize renders it at the pin's ref, where the environment keeps it rendered.
     pub manifests: Option<&'a str>,
+    /// What to start from in place of the environment's own files.
+    pub base: Option<&'a Base>,
 }
 
 impl Infra {
@@ -211,8 +216,14 @@ impl Infra {
 
     /// The files of a change of what was read, with their texts.
     fn files(&self, environment: &Environment, change: &PinChange<'_>) -> Result<Vec<(String, String)>> {
-        let (path, before) = (&environment.kustomization, self.text(environment, &self.head)?);
-        let mut files = Vec::new();
+        let path = &environment.kustomization;
+        let restore_path = beside(path, RESTORE);
+        let base = change.base.into_iter().flat_map(|base| base.files.clone());
+        let mut files: Vec<_> = base.filter(|(name, _)| name != path && *name != restore_path).collect();
+        let before = match change.base.and_then(|base| base.text(path)) {
+            Some(text) => text.to_owned(),
+            None => self.text(environment, &self.head)?,
+        };
         let mut pin = change.pin.clone();
         if let Some(manifests) = change.manifests {
             kustomization::lists_resource(&before, path, MANIFESTS)?;
@@ -230,9 +241,11 @@ impl Infra {
             files.push((beside(path, MANIFESTS), text));
         }
         let after = kustomization::write(&before, &self.target(environment), &pin)?;
-        let restore_path = beside(path, RESTORE);
-        let asked = self.git.show(&self.head, &restore_path)?;
-        if asked.as_deref().and_then(restore_of).as_deref() != change.restore {
+        let there = self.git.show(&self.head, &restore_path)?;
+        let kept = || change.base.and_then(|base| base.text(&restore_path)).map(str::to_owned);
+        let lacking = change.base.is_some() && there.is_none() && takes_restore(&before, path).is_ok();
+        let asked = there.or_else(kept);
+        if lacking || asked.as_deref().and_then(restore_of).as_deref() != change.restore {
             files.push((restore_path, with_restore(asked.as_deref().unwrap_or_default(), change.restore)));
         }
         files.push((path.clone(), after));

@@ -124,12 +124,14 @@ fn pinned(change: &Change, older: Option<&Change>, all: &[Change]) -> Row {
     // What a copied commit says is of another one.
     let own = |told: &Option<String>| told.clone().filter(|_| !foreign);
     let subject = || commit.message.lines().next().filter(|_| foreign).map(str::to_owned);
+    // What nobody could read is called nothing by what came next.
+    let lost = older.filter(|older| older.pin.is_none());
     let was = older.and_then(|older| older.restore.as_ref());
     Row {
         when: commit.time.clone(),
         who: own(&trailers.by).unwrap_or_else(|| commit.author.clone()),
         verb: own(&trailers.verb).unwrap_or_else(|| "by hand".to_owned()),
-        from: own(&trailers.from).or_else(|| older.map(name)),
+        from: lost.map(name).or_else(|| own(&trailers.from)).or_else(|| older.map(name)),
         to: Some(name(change)),
         pin: change.pin.clone(),
         because: own(&trailers.because).or_else(subject),

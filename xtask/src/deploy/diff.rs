@@ -248,7 +248,7 @@ impl<'a> Look<'a> {
                 Some(render::overlay(self.sources, self.environment, commit, restore)?)
             }
         };
-        let change = PinChange { pin: &self.to, restore, manifests: manifests.as_deref() };
+        let change = PinChange { pin: &self.to, restore, manifests: manifests.as_deref(), base: None };
         let rendering = render::run(self.sources, self.environment, (&self.from, &self.to), Some(&change))?;
         match &rendering.why {
             Some(why) => Err(Fault::remote(why.clone()).into()),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::plan::{self, Before, Candidate, Facts, Other, Restore, Verb};
+use super::plan::{self, Before, Candidate, Facts, Lost, Other, Restore, Verb};
 use crate::changelog;
 use crate::checks::{Check, judge};
 use crate::data_file::{self, Past};
@@ -25,6 +25,7 @@ use crate::service;
 use crate::terminal::Spinner;
 use crate::version::Version;
 
+mod running;
 mod target;
 
 /// All that is asked.
@@ -65,22 +66,36 @@ impl Sources {
 
     pub fn gather(&self, asked: &Asked) -> Result<Facts> {
         let environment = &asked.environment;
-        let from = self.infra.pinned(environment)?;
-        let history = self.infra.history(environment)?;
+        let (from, mut lost) = match asked.verb {
+            Verb::Adopt => self.standing(environment)?,
+            Verb::Promote | Verb::Rollback => (self.infra.pinned(environment)?, Lost::default()),
+        };
+        let history = match asked.verb {
+            // Nobody need have made the file yet.
+            Verb::Adopt => self.infra.changes(environment)?,
+            Verb::Promote | Verb::Rollback => self.infra.history(environment)?,
+        };
         if asked.restore.is_some() {
             self.infra.takes_restore(environment)?;
         }
-        let to = match asked.verb {
-            Verb::Promote => self.newcomer(asked)?,
-            Verb::Rollback => self.predecessor(asked, &from.pin, &history)?,
+        let observe = || {
+            let _spinner = Spinner::start(format!("asking {}", environment.url));
+            service::observe(&environment.url)
         };
-        let spinner = Spinner::start(format!("asking {}", environment.url));
+        let (to, observed) = match asked.verb {
+            Verb::Promote => (self.newcomer(asked)?, observe()),
+            Verb::Rollback => (self.predecessor(asked, &from.pin, &history)?, observe()),
+            Verb::Adopt => {
+                let observed = observe();
+                let to = self.running(environment, &observed, &from.pin, &lost)?;
+                lost.base = self.base(environment, &to.pin())?;
+                (to, observed)
+            }
+        };
         let before = self.before(asked)?;
-        let observed = service::observe(&environment.url);
-        drop(spinner);
         let checks = match asked.verb {
             Verb::Promote if !asked.follow => self.checks(&to.revision),
-            Verb::Promote | Verb::Rollback => Ok(Vec::new()),
+            Verb::Promote | Verb::Rollback | Verb::Adopt => Ok(Vec::new()),
         };
         let migrations = match &to.commit {
             Some(commit) => self.project.list(commit, "dojo/migrations")?,
@@ -92,6 +107,7 @@ impl Sources {
             verb: asked.verb,
             environment: environment.clone(),
             restore: asked.restore.as_ref().map(|id| restore(id, &history, &observed)),
+            lost,
             tagged_before: tagged_before(&to, &history),
             bad_since: bad_since(&to.digest, &history),
             past: self.past(&history, unseen),
@@ -177,10 +193,14 @@ impl Sources {
 
     /// The changelog between two pins, for a commit's message; empty where either is no version.
     pub fn changes(&self, verb: Verb, from: &Pin, to: &Pin) -> Result<String> {
+        // What runs brings nothing.
+        if verb == Verb::Adopt {
+            return Ok(String::new());
+        }
         // A rollback does not fail for its changelog.
         let (back, sections) = self.sections(from, to).or_else(|error| match verb {
-            Verb::Rollback => Ok((false, Vec::new())),
             Verb::Promote => Err(error),
+            _ => Ok((false, Vec::new())),
         })?;
         let does = if back { "Takes back" } else { "Brings" };
         let told = sections.iter().map(|(version, notes)| format!("{does} {version}:\n\n{notes}\n"));

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::checks::Check;
 use crate::data_file::Past;
-use crate::environment::Pinned;
+use crate::environment::{Base, Pinned};
 use crate::fault::Fault;
 use crate::gate::{Override, PinGate};
 use crate::image::{Digest, Schema};
@@ -31,6 +31,8 @@ pub use schema::{is_known, is_safe, pending};
 pub enum Verb {
     Promote,
     Rollback,
+    /// To pin what runs.
+    Adopt,
 }
 
 impl Verb {
@@ -39,6 +41,7 @@ impl Verb {
         match self {
             Self::Promote => "promote",
             Self::Rollback => "rollback",
+            Self::Adopt => "adopt",
         }
     }
 }
@@ -48,6 +51,7 @@ impl fmt::Display for Verb {
         f.write_str(match self {
             Self::Promote => "promote",
             Self::Rollback => "roll back",
+            Self::Adopt => "adopt",
         })
     }
 }
@@ -90,6 +94,15 @@ pub struct Before {
     pub observed: Observed,
 }
 
+/// What became of the pin that was there, where what runs is to be pinned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Why it is no whole pin; `None` if it is.
+    pub broken: Option<String>,
+    /// The files to start from, where those that are there will not do.
+    pub base: Option<Base>,
+}
+
 /// A released version that is not asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Other {
@@ -124,6 +137,8 @@ pub struct Facts {
     pub from: Pinned,
     pub to: Candidate,
     pub restore: Option<Restore>,
+    /// Of `adopt` alone.
+    pub lost: Lost,
     pub observed: Observed,
     pub before: Option<Before>,
     /// The digest that is pinned now, also where the file has a tag alone.
@@ -181,6 +196,8 @@ pub struct Plan {
     /// The digest that is rolled back from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad: Option<Digest>,
+    #[serde(skip)]
+    pub base: Option<Base>,
     /// What was observed, and what could not be.
     pub notes: Vec<String>,
     /// How the image did on a copy of a data file.
@@ -229,6 +246,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         overrides,
         bad: facts.flees(),
         because: facts.because.clone(),
+        base: facts.lost.base.clone(),
         notes,
         rehearsed: None,
     })

@@ -139,6 +139,7 @@ impl Deploy<'_> {
     fn command(&self, plan: &Plan) -> String {
         match plan.verb {
             super::Verb::Promote => format!("promote {} {}", plan.environment, plan.to.name()),
+            super::Verb::Adopt => format!("adopt {}", plan.environment),
             super::Verb::Rollback => format!("rollback {} --to {}", plan.environment, plan.to.name()),
         }
     }

@@ -26,18 +26,23 @@ struct State {
     file: u32,
     /// The digest of what was started last.
     started: String,
+    /// What it runs, whatever is pinned.
+    stuck: Option<Image>,
     /// Put over what `/version` answers.
     fields: Map<String, Value>,
 }
 
 impl Service {
     pub fn start(environment: &str, infra: PathBuf, images: Vec<Image>) -> Self {
-        let state = State { ready: true, silent: false, file: 0, started: String::new(), fields: Map::new() };
+        let (started, fields) = (String::new(), Map::new());
+        let state = State { ready: true, silent: false, file: 0, started, stuck: None, fields };
         let state = Arc::new(Mutex::new(state));
         let (shared, name) = (Arc::clone(&state), environment.to_owned());
         let server = Server::start(move |request| {
-            let running = running(&infra, &name, &images);
-            answer(&request.path, running, &name, &mut shared.lock().unwrap())
+            let state = &mut *shared.lock().unwrap();
+            let stuck = state.stuck.clone();
+            let running = stuck.as_ref().or_else(|| running(&infra, &name, &images));
+            answer(&request.path, running, &name, state)
         });
         Self { environment: environment.to_owned(), url: server.url(), state, _server: server }
     }
@@ -55,6 +60,11 @@ impl Service {
     /// Somebody put another data file in its place.
     pub fn set_file_schema(&self, schema: u32) {
         self.state.lock().unwrap().file = schema;
+    }
+
+    /// From now on it runs this image, as one does whose controller does not sync; or again what is pinned.
+    pub fn set_stuck(&self, image: Option<&Image>) {
+        self.state.lock().unwrap().stuck = image.cloned();
     }
 
     /// From now on a field of `/version` has this value.

@@ -105,7 +105,7 @@ impl Sources {
     }
 
     /// `ran` is a commit that pinned it, whose word counts while the registry does not answer.
-    fn candidate(
+    pub(super) fn candidate(
         &self,
         environment: &Environment,
         tag: &str,

@@ -53,6 +53,9 @@ fn look(facts: &Facts) -> (Vec<Problem>, Vec<String>) {
         before(facts, &mut notes, &mut problems);
         checks(facts, &mut problems);
     }
+    if facts.verb == Verb::Adopt {
+        drift(facts, &mut notes, &mut problems);
+    }
     let refusal = schema::check(facts, &mut notes);
     problems.extend(refusal.map(|(what, help)| Problem::new(None, what, help)));
     restore(facts, &mut notes, &mut problems);
@@ -103,8 +106,12 @@ fn refusal_of(facts: &Facts, problems: &[Problem]) -> Fault {
             gates.join(" ")
         ));
     }
-    let subject =
-        format!("cannot {} {} to {}: {}", facts.verb, facts.environment.name, facts.to.name, what.join("; "));
+    let (name, to) = (&facts.environment.name, &facts.to.name);
+    let does = match facts.verb {
+        Verb::Adopt => format!("adopt {to}, which {name} runs"),
+        verb => format!("{verb} {name} to {to}"),
+    };
+    let subject = format!("cannot {does}: {}", what.join("; "));
     // What is refused stays refused; what is unknown may be asked again.
     let fault = match problems.iter().all(|problem| problem.kind == Kind::Remote) {
         true => Fault::remote(subject),
@@ -226,6 +233,26 @@ fn accepts(facts: &Facts, problems: &mut Vec<Problem>) {
     };
     let what = format!("{} accepts {}, and {} is none", environment.name, accepted.join(", "), facts.to.name);
     problems.push(Problem::new(PinGate::Accepts, what, help));
+}
+
+/// What is pinned and does not run yet may be a promotion on its way, which adopting would undo.
+fn drift(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    let (name, from, to) = (&facts.environment.name, facts.from.pin.name(), &facts.to.name);
+    match &facts.lost.broken {
+        Some(why) => notes.push(format!("what was pinned is not kept: {why}")),
+        None if facts.from_digest.as_ref() == Some(&facts.to.digest) => {}
+        None => problems.push(Problem::new(
+            PinGate::Drift,
+            format!("{name} is pinned to {from}, and nothing is wrong with that pin: it may only not have arrived yet"),
+            format!("wait until {name} runs it (cargo xtask status {name}); to return to {to} for good: cargo xtask rollback {name} --to {to}"),
+        )),
+    }
+    if let Some(base) = &facts.lost.base {
+        notes.push(format!("{} is made again, from {}", facts.environment.kustomization, base.whence));
+    }
+    if !facts.environment.accepts.contains(&facts.to.kind) {
+        notes.push(format!("take care: {name} would not be promoted to such an image as {to}, by `accepts`"));
+    }
 }
 
 /// The environment before must run the image, be ready, and have run it for long enough; by its own account.

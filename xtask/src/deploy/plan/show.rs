@@ -33,7 +33,7 @@ impl fmt::Display for Plan {
         if !self.change {
             write!(f, "{} already pins {}: nothing to do", self.environment, self.to.name())?;
             return match self.verb {
-                Verb::Promote => Ok(()),
+                Verb::Promote | Verb::Adopt => Ok(()),
                 Verb::Rollback => write!(f, "\nto go further back, name a version with --to"),
             };
         }
