@@ -139,6 +139,17 @@ fn what_people_and_buttons_leave_is_told_too() {
     let newest = &all["changes"][0];
     assert_eq!((&newest["who"], &newest["because"]), (&json!("Hand"), &json!("both")), "{all}");
 
+    // What leaves the reason as it was is no hold of its own.
+    operator.ends(0, &["hold", "production", "audit", "--yes"]);
+    by_hand(&stage, |work| {
+        git(work, &["update-index", "--chmod=+x", "dojo/production/HOLD"]);
+        git(work, &["commit", "--quiet", "--message", "x bit"]);
+        git(work, &["push", "--quiet", "origin", "HEAD:main"]);
+    });
+    operator.ends(0, &["unhold", "production", "--yes"]);
+    let moves = moves(&told(&operator, &["-n", "3"]));
+    assert_eq!(moves.iter().map(|words| &words[0]).collect::<Vec<_>>(), ["unhold", "hold", "by hand"]);
+
     // A merge by GitHub's button says nothing itself; what it brought does.
     by_hand(&stage, |work| {
         git(work, &["checkout", "--quiet", "-b", "topic"]);
