@@ -39,6 +39,7 @@ mod kustomize;
 mod manifest;
 mod observe;
 mod pin;
+mod pin_log;
 mod pipeline;
 mod program;
 mod registry;
@@ -82,6 +83,12 @@ enum Verb {
     Unhold(hold::UnholdArgs),
     /// What each environment pins, and what it runs.
     Status(status::Args),
+    /// Pin what an environment runs, where its pin was lost or broken.
+    Adopt(deploy::AdoptArgs),
+    /// What a promotion would change: commits, migrations, manifests, required keys, bytes to pull.
+    Diff(deploy::DiffArgs),
+    /// Who changed what an environment pins, when, from what to what, and why.
+    Log(pin_log::Args),
     /// Build, push, load and inspect images.
     #[command(subcommand)]
     Image(image_cmd::Command),
@@ -122,6 +129,9 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Hold(args) => hold::hold(args, &root()?),
         Verb::Unhold(args) => hold::unhold(args, &root()?),
         Verb::Status(args) => status::run(args, &root()?),
+        Verb::Adopt(args) => deploy::adopt(args, &root()?),
+        Verb::Diff(args) => deploy::diff(args, &root()?),
+        Verb::Log(args) => pin_log::run(args, &root()?),
         Verb::Image(command) => image_cmd::run(command, &root()?),
         Verb::Check(args) => check::run(args, &root()?),
         Verb::Ci(args) => ci::run(args, &root()?),

@@ -66,6 +66,7 @@ const COMMANDS: &[&str] = &[
     "image_cmd",
     "init",
     "pin",
+    "pin_log",
     "rehearse",
     "release",
     "status",
