@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod terminal;
 
 mod archive;
+mod board;
 mod bounded;
 mod builder;
 mod changelog;
@@ -82,6 +83,8 @@ enum Verb {
     Unhold(hold::UnholdArgs),
     /// What each environment pins, and what it runs.
     Status(status::Args),
+    /// The same as one page for a browser, with what happened and what waits.
+    Board(board::Args),
     /// Build, push, load and inspect images.
     #[command(subcommand)]
     Image(image_cmd::Command),
@@ -122,6 +125,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Hold(args) => hold::hold(args, &root()?),
         Verb::Unhold(args) => hold::unhold(args, &root()?),
         Verb::Status(args) => status::run(args, &root()?),
+        Verb::Board(args) => board::run(args, &root()?),
         Verb::Image(command) => image_cmd::run(command, &root()?),
         Verb::Check(args) => check::run(args, &root()?),
         Verb::Ci(args) => ci::run(args, &root()?),
