@@ -44,6 +44,12 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
             .help("give --out a file")
             .into());
     }
+    let file = Path::new(&args.out);
+    // Told before anybody is asked.
+    if args.out != "-" && (file.is_dir() || !folder(file).is_dir()) {
+        let problem = format!("cannot write {}: it is a folder, or lies in none", args.out);
+        return Err(Fault::usage(problem).help("give --out a file in a folder that is there").into());
+    }
     let pipeline = Pipeline::load(root)?;
     let spinner = terminal::Spinner::start("asking the infra repository, the registry and the services");
     let (look, edge) = std::thread::scope(|scope| {
@@ -59,19 +65,22 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         stdout.write_all(html.as_bytes()).and_then(|()| stdout.flush()).context("writing to stdout")?;
         return Ok(());
     }
-    write(Path::new(&args.out), &html)
-        .map_err(|error| Fault::usage(format!("cannot write {}: {error}", args.out)))?;
+    write(file, &html).map_err(|error| Fault::usage(format!("cannot write {}: {error}", args.out)))?;
     if args.json { terminal::json(&page) } else { Ok(()) }
 }
 
-/// In one step: who reads it meanwhile gets the old page or the new one.
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// In one step: who reads it meanwhile gets the old page or the new one. A symbolic link stays one.
 fn write(path: &Path, html: &str) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     // For everybody, as far as the umask lets it: web servers read it.
     let mut file = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        .tempfile_in(folder(&path))?;
     file.write_all(html.as_bytes())?;
     file.persist(path)?;
     Ok(())
@@ -87,12 +96,13 @@ fn page(pipeline: &Pipeline, look: &Look, edge: &Result<(Digest, Labels), String
     stages.extend(look.situations.iter().map(stages::environment));
     actions::offer(&mut stages, &look.situations);
 
-    let edge_commit = edge.as_ref().map(|(_, labels)| labels.revision.clone()).map_err(Clone::clone);
-    let mut commits = vec![look.tip.clone(), edge_commit];
-    commits.extend(look.situations.iter().map(|situation| {
-        let image = situation.facts.image().map(|(commit, _)| commit);
-        image.ok_or_else(|| "which commit is pinned there is unknown".to_owned())
-    }));
+    let known = [look.tip.clone().ok(), edge.as_ref().ok().map(|(_, labels)| labels.revision.clone())];
+    let pinned = look.situations.iter().map(|situation| situation.facts.image().map(|(commit, _)| commit));
+    let commits =
+        known.into_iter().chain(pinned).zip(&stages).map(|(commit, stage)| {
+            commit.ok_or_else(|| format!("which commit {} has is unknown", stage.name))
+        });
+    let commits: Vec<_> = commits.collect();
     for index in 1..stages.len() {
         let [from, to] = [index - 1, index].map(|index| commits[index].as_ref().map_err(String::as_str));
         stages[index - 1].gap = Some(gap(project, from, to, &stages[index].name));

@@ -293,10 +293,46 @@ fn what_is_broken_is_on_the_page_and_no_failure() {
         &words(&file),
         &["an infra repository that could not be read", "staging, production", "what is pinned is unknown"],
     );
-    shows(&words(&file), &["edge", "unknown", "What waits"]);
+    shows(&words(&file), &["edge", "unknown", "What waits", "unknown which commit edge has is unknown"]);
     if is_here() {
         is_sound(&look(&file, &jiff::Timestamp::now().to_string(), None));
     }
+}
+
+#[test]
+fn drift_another_volume_and_pins_by_hand_are_told() {
+    let (stage, operator) = stage();
+    stage.service("production").set("ledger", json!({ "id": "ledger-of-nobody", "sequence": 9 }));
+    let staging = stage.service("staging");
+    staging.set_frozen(true);
+    promote(&operator, &["staging", "edge"]);
+    let file = operator.checkout.path("board.html");
+    let out = file.to_str().unwrap().to_owned();
+    let told: Value = serde_json::from_str(&operator.ends(0, &["board", "--out", &out, "--json"])).unwrap();
+    let said = |index: usize| (told["stages"][index]["tone"].clone(), told["stages"][index]["state"].clone());
+    assert_eq!(said(2), (json!("odd"), json!("drift")));
+    assert_eq!(said(3), (json!("bad"), json!("wrong data")));
+    shows(&words(&file), &["production has another data file than before"]);
+    shows(&words(&file), &["staging runs something else than is pinned", "What is wrong", "another volume"]);
+    shows(&words(&file), &["staging", "drift", "runs", "v0.2.0 of", &stage.image("v0.2.0").commit[..12]]);
+
+    assert!(!words(&file).as_str().unwrap().contains("promote production"));
+
+    staging.set_frozen(false);
+    let work = tempfile::tempdir().unwrap();
+    let hand = work.path().join("infra");
+    project::run("git", &["clone", "--quiet", &stage.path(), hand.to_str().unwrap()], work.path());
+    let pinned = fs::read_to_string(hand.join(environments::path("production"))).unwrap();
+    fs::write(hand.join(environments::path("production")), pinned.replace("v0.2.0", "v0.3.0")).unwrap();
+    let by_hand =
+        ["-c", "user.name=Bob", "-c", "user.email=b@c", "commit", "--quiet", "-am", "it <i>burns</i>"];
+    project::run("git", &by_hand, &hand);
+    project::run("git", &["push", "--quiet"], &hand);
+    operator.ends(0, &["board", "--out", &out]);
+    shows(
+        &words(&file),
+        &["What happened", "by hand", "v0.2.0", "v0.3.0", "Bob", "it &#60;i&#62;burns&#60;/i&#62;"],
+    );
 }
 
 #[test]
@@ -312,6 +348,14 @@ fn the_file_is_replaced_in_one_step_or_not_at_all() {
     assert!(fs::read_to_string(&file).unwrap().starts_with("<!doctype html>"));
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o444, 0o444);
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    let (link, moved) = (folder.join("link.html"), folder.join("moved.html"));
+    fs::rename(&file, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &link).unwrap();
+    fs::write(&moved, "old").unwrap();
+    operator.ends(0, &["board", "--out", link.to_str().unwrap()]);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::read_to_string(&moved).unwrap().starts_with("<!doctype html>"));
+    fs::remove_file(&link).unwrap();
     assert!(operator.ends(0, &["board", "--out", "-"]).starts_with("<!doctype html>"));
 
     let missing = folder.join("none/index.html").to_str().unwrap().to_owned();

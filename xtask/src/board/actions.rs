@@ -1,7 +1,9 @@
 //! What can be done now, and the exact command for it.
 
 use super::page::{Action, Next, Stage, Tone};
-use crate::situation::Situation;
+use crate::pipeline::Accepts;
+use crate::situation::{Facts, Situation, State};
+use crate::version::Version;
 
 /// The exact command for each step that makes sense now. `stages`: the branch, `edge`, and an environment for each
 /// situation.
@@ -39,26 +41,31 @@ fn actions_of(situation: &Situation, earlier: &[Situation]) -> Vec<Action> {
             .extend(back(" --override hold --because \"REASON\"").filter(|back| is_harmless(&back.command)));
         return actions;
     }
-    let before = facts.environment.after.as_ref();
-    let before = before.and_then(|before| earlier.iter().find(|one| one.facts.environment.name == *before));
-    let handed_on = before.and_then(|before| before.facts.pin());
     let mut actions = Vec::new();
-    match handed_on {
-        Some(pin) if Some(pin) == facts.pin() || pin.is_nothing() => {}
-        Some(pin) => {
-            let what = format!(
-                "give it {}, which {} has",
-                pin.name(),
-                facts.environment.after.as_deref().unwrap_or_default()
-            );
-            actions.push(action(what, &format!("promote {name} {}", pin.name())));
-        }
+    match &facts.environment.after {
         None => actions.push(action("give it the newest that it takes", &format!("promote {name}"))),
+        Some(before) => {
+            let found = earlier.iter().find(|one| one.facts.environment.name == *before);
+            if let Some(tag) = found.and_then(|found| handed_on(found, facts)) {
+                actions.push(action(
+                    format!("give it {tag}, which {before} runs"),
+                    &format!("promote {name} {tag}"),
+                ));
+            }
+        }
     }
     actions.extend(back(""));
     actions.push(action("let nobody change it", &format!("hold {name} \"REASON\"")));
     actions.retain(|action| is_harmless(&action.command));
     actions
+}
+
+/// What the environment before runs, if this one would take it and has something else.
+fn handed_on<'a>(before: &'a Situation, facts: &Facts) -> Option<&'a str> {
+    let pin = before.facts.pin().filter(|pin| before.state == State::Ok && !pin.is_nothing())?;
+    let tag = pin.tag.as_deref()?;
+    let kind = if Version::from_tag(tag).is_some() { Accepts::Release } else { Accepts::Sha };
+    (facts.pin() != Some(pin) && facts.environment.accepts.contains(&kind)).then_some(tag)
 }
 
 /// A command only if all of it is one: a copy button takes it as it stands.

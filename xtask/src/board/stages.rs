@@ -14,7 +14,7 @@ use crate::trailers;
 /// How many changes of an environment's pin are shown.
 const SHOWN: usize = 12;
 
-/// Why is told with what is wrong.
+/// What git said is told with what is wrong.
 const UNREAD: &str = "the infra repository could not be read";
 
 /// What only has a name.
@@ -45,7 +45,8 @@ fn silent(name: &str, who: &str, why: &str) -> Stage {
         tone: Tone::Unknown,
         says: "is unknown".to_owned(),
         troubles: vec![Trouble { tone: Tone::Unknown, what, since: None, next }],
-        ..plain(name, Fact::Unknown(why.to_owned()))
+        // Why is told with what is wrong.
+        ..plain(name, Fact::Unknown(format!("{who} did not answer")))
     }
 }
 
@@ -171,7 +172,7 @@ fn since(situation: &Situation) -> Option<Moment> {
         facts.now.checked_sub(ago).ok().map(Moment)
     };
     match situation.state {
-        State::Ok => before(facts.report()?.uptime_seconds?),
+        State::Ok if !situation.is_wrong() => before(facts.report()?.uptime_seconds?),
         State::Down => facts.workload()?.down_since.map(Moment),
         State::RollingOut => moment(&facts.change()?.commit.time),
         _ => None,
