@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod beside;
 pub mod engine;
+pub mod last_words;
 pub mod lock;
 pub mod migrate;
 pub mod open;

@@ -88,9 +88,20 @@ fn main() -> ExitCode {
         Err(error) => {
             // Not through the log: a person reads it, and the log may not be set up yet.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            for line in last_words(&cli.command) {
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
             ExitCode::from(fault::exit_code(&error))
         }
     }
+}
+
+/// Behind the error of a command that a pod runs.
+fn last_words(command: &Command) -> Vec<String> {
+    if !matches!(command, Command::Migrate { plan: false, .. } | Command::Serve) {
+        return Vec::new();
+    }
+    Config::from_env().map_or_else(|_| Vec::new(), |config| db::last_words::of(&config.db_path))
 }
 
 fn run(command: &Command) -> anyhow::Result<()> {

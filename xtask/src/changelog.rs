@@ -41,8 +41,14 @@ pub fn fill(text: &str, notes: &str) -> Result<String, Fault> {
 }
 
 /// Makes the unreleased notes those of `version`, below a fresh `[Unreleased]`; `today` is YYYY-MM-DD, `repository`
-/// is github.com/OWNER/NAME. Compare links at the file's end follow, if there are any.
-pub fn roll(text: &str, version: &Version, today: &str, repository: &str) -> Result<String, Fault> {
+/// is github.com/OWNER/NAME. Compare links at the file's end follow, if there are any, between what `tag` makes of versions.
+pub fn roll(
+    text: &str,
+    version: &Version,
+    today: &str,
+    repository: &str,
+    tag: &dyn Fn(&Version) -> String,
+) -> Result<String, Fault> {
     if today.len() != 10 || today.parse::<jiff::civil::Date>().is_err() {
         return Err(Fault::usage(format!("not a date: {today}")).help("write it as YYYY-MM-DD"));
     }
@@ -65,7 +71,7 @@ pub fn roll(text: &str, version: &Version, today: &str, repository: &str) -> Res
     let mut result = text[..section.heading_end].to_owned();
     result += &format!("{eol}{eol}## [{bare}] - {today}");
     let rest = &text[section.heading_end..];
-    match links(rest, version, previous.as_ref(), repository) {
+    match links(rest, version, previous.as_ref(), repository, tag) {
         Some((at, lines)) => {
             result += &rest[..at.start];
             result += &lines.join(eol);
@@ -101,7 +107,7 @@ pub fn draft(subjects: &[String]) -> String {
         let first = subject.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
         let group = match first.to_ascii_lowercase().as_str() {
             // What this tool writes itself is no news.
-            "release" if subject.starts_with("release: v") => continue,
+            "release" if is_release(subject) => continue,
             "" | "merge" => continue,
             "add" | "adds" | "added" | "feat" => 0,
             "fix" | "fixes" | "fixed" => 2,
@@ -116,6 +122,13 @@ pub fn draft(subjects: &[String]) -> String {
         .map(|(group, list)| format!("### {group}\n\n{}", list.join("\n")))
         .collect();
     parts.join("\n\n")
+}
+
+/// `release: v0.1.0`, or with the prefix that a service's tags have.
+fn is_release(subject: &str) -> bool {
+    let tag =
+        subject.strip_prefix("release: ").and_then(|rest| rest.split_whitespace().next()).unwrap_or_default();
+    tag.match_indices('v').any(|(at, _)| Version::from_tag(&tag[at..]).is_some())
 }
 
 impl Section<'_> {
@@ -204,11 +217,12 @@ fn links(
     version: &Version,
     previous: Option<&Version>,
     repository: &str,
+    tag: &dyn Fn(&Version) -> String,
 ) -> Option<(Range<usize>, Vec<String>)> {
-    let bare = version.bare();
-    let own = match previous {
-        Some(previous) => format!("[{bare}]: https://{repository}/compare/{previous}...{version}"),
-        None => format!("[{bare}]: https://{repository}/releases/tag/{version}"),
+    let (bare, own) = (version.bare(), tag(version));
+    let link = match previous.map(tag) {
+        Some(previous) => format!("[{bare}]: https://{repository}/compare/{previous}...{own}"),
+        None => format!("[{bare}]: https://{repository}/releases/tag/{own}"),
     };
     let links: Vec<_> = lines(text).into_iter().filter(|(_, _, line)| is_link(line)).collect();
     let labelled =
@@ -216,11 +230,11 @@ fn links(
     if let Some((_, start, line)) = labelled(&|label| label.eq_ignore_ascii_case(UNRELEASED)) {
         let head = line.rsplit_once("...").map_or("HEAD", |(_, head)| head);
         let name = label(line).unwrap_or(UNRELEASED);
-        let unreleased = format!("[{name}]: https://{repository}/compare/{version}...{head}");
-        return Some((*start..start + line.len(), vec![unreleased, own]));
+        let unreleased = format!("[{name}]: https://{repository}/compare/{own}...{head}");
+        return Some((*start..start + line.len(), vec![unreleased, link]));
     }
     let (_, start, _) = labelled(&|label| label.parse::<Version>().is_ok())?;
-    Some((*start..*start, vec![own, String::new()]))
+    Some((*start..*start, vec![link, String::new()]))
 }
 
 fn line_break(text: &str) -> &'static str {
@@ -266,7 +280,7 @@ mod tests {
     }
 
     fn rolled(text: &str, to: &str) -> String {
-        roll(text, &version(to), "2026-03-04", REPOSITORY).unwrap()
+        roll(text, &version(to), "2026-03-04", REPOSITORY, &Version::to_string).unwrap()
     }
 
     #[test]
@@ -289,6 +303,11 @@ mod tests {
         let first = "# Changelog\n\n## [Unreleased]\n\n- One.\n";
         let out = "# Changelog\n\n## [Unreleased]\n\n## [0.1.0] - 2026-03-04\n\n- One.\n";
         assert_eq!(rolled(first, "v0.1.0"), out);
+        let ours =
+            roll(TEXT, &version("v0.3.0"), "2026-03-04", REPOSITORY, &|version| format!("dojo-{version}"))
+                .unwrap();
+        let both = "compare/dojo-v0.3.0...HEAD\n[0.3.0]: https://github.com/blogle/dojo/compare/dojo-v0.2.0...dojo-v0.3.0\n";
+        assert!(ours.contains(both), "{ours}");
         let linked = format!("{first}\n[unreleased]: https://github.com/blogle/dojo/commits/master\n");
         let tail = "[unreleased]: https://github.com/blogle/dojo/compare/v0.1.0...HEAD\n[0.1.0]: https://github.com/blogle/dojo/releases/tag/v0.1.0\n";
         assert_eq!(rolled(&linked, "v0.1.0"), format!("{out}\n{tail}"));
@@ -321,8 +340,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_by_line() {
-        let refusal =
-            |text: &str| roll(text, &version("v0.3.0"), "2026-03-04", REPOSITORY).unwrap_err().to_string();
+        let refusal = |text: &str| {
+            roll(text, &version("v0.3.0"), "2026-03-04", REPOSITORY, &Version::to_string)
+                .unwrap_err()
+                .to_string()
+        };
         assert!(refusal("# Changelog\n").starts_with("CHANGELOG.md:1: there is no section"));
         assert!(refusal(&TEXT.replace("[0.2.0] -", "[0.3.0] -")).starts_with("CHANGELOG.md:13: 0.3.0 has"));
         assert!(
@@ -333,7 +355,7 @@ mod tests {
             refusal("## [Unreleased]\n- a\n## Unreleased\n- b\n").starts_with("CHANGELOG.md:3: a second")
         );
         for date in ["", "2026-3-4", "2026-02-30", "2026-03-04T00:00:00", "today"] {
-            assert!(roll(TEXT, &version("v0.3.0"), date, REPOSITORY).is_err(), "{date}");
+            assert!(roll(TEXT, &version("v0.3.0"), date, REPOSITORY, &Version::to_string).is_err(), "{date}");
         }
     }
 

@@ -74,6 +74,18 @@ impl File {
         }
     }
 
+    /// The same, where it is known: a file that nobody sees may still be as old as it was.
+    pub fn opens(&self, binary: u32) -> Option<bool> {
+        match self {
+            _ if self.admits(binary) => Some(true),
+            Self::Fresh | Self::Known(_) => Some(false),
+            Self::Between(Some(low), Some(high)) if binary < high.oldest_binary && binary < *low => {
+                Some(false)
+            }
+            Self::Between(..) => None,
+        }
+    }
+
     /// Its schema, for a person.
     pub fn range(&self) -> String {
         match self {

@@ -29,7 +29,7 @@ pub struct Args {
     /// The repository, as its host writes it; the image is called the same, in lower case
     #[arg(value_name = "OWNER/NAME")]
     repository: String,
-    /// Where the image is kept: HOST[:PORT] [default: where it is now]
+    /// Where the image is kept, a host with or without a port [default: where it is now]
     #[arg(long, value_name = "HOST")]
     registry: Option<String>,
     /// The infra repository's URL [default: the new owner's of the same name]
@@ -38,6 +38,9 @@ pub struct Args {
     /// The last environment's host; those before it get ENVIRONMENT-DOMAIN [default: the hosts that there are]
     #[arg(long, value_name = "DOMAIN")]
     host: Option<String>,
+    /// What the git tags of versions begin with, where the repository has several services [default: what they do now]
+    #[arg(long, value_name = "PREFIX")]
+    tag_prefix: Option<String>,
     /// Also write what the infra repository starts with into this folder; no file there is replaced
     #[arg(long, value_name = "DIR")]
     infra_out: Option<PathBuf>,
@@ -56,6 +59,7 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         registry: args.registry.as_deref(),
         infra: args.infra.as_deref(),
         host: args.host.as_deref(),
+        tag_prefix: args.tag_prefix.as_deref(),
     };
     let renaming = Renaming::of(&pipeline, &asked)?;
     let git = Git::at(root);

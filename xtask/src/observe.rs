@@ -70,8 +70,11 @@ impl<T> Asked<T> {
     }
 }
 
+/// Why, on one line of a screen: without the command that git was given.
 fn told(error: anyhow::Error) -> String {
-    Fault::from(error).message().to_owned()
+    let fault = Fault::from(error);
+    let why = fault.message();
+    why.split_once(" (from git ").map_or(why, |(why, _)| why).to_owned()
 }
 
 /// Looks at these environments.
@@ -108,7 +111,11 @@ pub fn look(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> L
             cluster: None,
         };
         facts.behind = behind(&facts, &tip, root);
-        facts.cluster = environment.cluster.as_ref().zip(cluster).map(|(place, asked)| told_by(&facts, pipeline, place, &asked.answer()?));
+        facts.cluster = environment
+            .cluster
+            .as_ref()
+            .zip(cluster)
+            .map(|(place, asked)| told_by(&facts, pipeline, place, &asked.answer()?));
         situations.push(situation::judge(facts));
     }
     Look { tip, situations }

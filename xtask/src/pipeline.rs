@@ -12,6 +12,7 @@ use crate::version::Version;
 
 mod infra;
 mod place;
+mod tag;
 pub use infra::{Infra, on_github};
 pub use place::{Controller, Place};
 
@@ -34,6 +35,9 @@ pub struct Pipeline {
     pub repository: String,
     /// The branch that releases are cut from.
     pub branch: String,
+    /// What the git tags of versions begin with, where the repository has several services.
+    #[serde(default)]
+    pub tag_prefix: String,
     /// The check runs that must be green on a commit before it is tagged.
     #[serde(default = "default_checks")]
     checks: Vec<String>,
@@ -201,6 +205,7 @@ impl Pipeline {
     }
 
     fn check(&self) -> Result<(), Fault> {
+        self.check_tag_prefix()?;
         let wrong = |message: String| Err(Fault::usage(format!("{PATH}: {message}")));
         for (key, github) in [("github", &self.github), ("infra.github", &self.infra.github)] {
             if let Some(bad) = github.leak() {

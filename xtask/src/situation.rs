@@ -241,11 +241,10 @@ impl Facts {
 
     fn candidates(&self) -> Vec<Candidate> {
         let file = self.file();
-        let unknown = matches!(file, File::Between(_, None));
         let now = self.pin().and_then(|pin| pin.digest.as_ref());
         let candidate = |Earlier { tag, digest, schema, bad_since }: Earlier| {
             let schema = schema.map(|schema| schema.current);
-            let opens = schema.filter(|_| !unknown).map(|schema| file.admits(schema));
+            let opens = schema.and_then(|schema| file.opens(schema));
             Candidate { tag, digest, schema, opens, bad: bad_since.is_some() }
         };
         earlier(now, self.history()).into_iter().map(candidate).collect()

@@ -43,7 +43,7 @@ pub enum Bump {
     Rc,
 }
 
-/// The versions that are cut from a branch of their own, `release/0.1`.
+/// The versions that can be cut from a branch of their own: `0.1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Series {
     major: u64,
@@ -51,14 +51,6 @@ pub struct Series {
 }
 
 impl Series {
-    /// The series of a branch; `None` for any other branch.
-    pub fn of_branch(branch: &str) -> Option<Self> {
-        let (major, minor) = branch.strip_prefix("release/")?.split_once('.')?;
-        let series = Self { major: major.parse().ok()?, minor: minor.parse().ok()? };
-        // Neither `release/01.2` nor `release/+1.2`.
-        (series.branch() == branch).then_some(series)
-    }
-
     pub fn of(version: &Version) -> Self {
         Self { major: version.0.major, minor: version.0.minor }
     }
@@ -71,9 +63,24 @@ impl Series {
         }
         Version(first)
     }
+}
 
-    pub fn branch(self) -> String {
-        format!("release/{}.{}", self.major, self.minor)
+/// `0.1`; neither `01.2` nor `+1.2`.
+impl FromStr for Series {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        let parsed = text
+            .split_once('.')
+            .and_then(|(major, minor)| Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? }));
+        let same = |series: &Self| series.to_string() == text;
+        parsed.filter(same).ok_or_else(|| Fault::usage(format!("not the series of a version: {text}")))
+    }
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
     }
 }
 
@@ -172,20 +179,20 @@ mod tests {
             let all = [Bump::Patch, Bump::Minor, Bump::Major, Bump::Rc].map(|bump| bumped(from, bump));
             assert_eq!(all, [patch, minor, major, rc], "{from}");
         }
-        let series = Series::of_branch("release/0.1");
+        let series = "0.1".parse().ok();
         let fix = "v0.1.2".parse::<Version>().unwrap().bumped(Bump::Rc, series);
         assert_eq!(fix.to_string(), "v0.1.3-rc.1");
     }
 
     #[test]
-    fn a_series_is_a_branch_of_its_own() {
-        let series = Series::of_branch("release/0.1").unwrap();
+    fn a_series_has_its_name_in_one_spelling() {
+        let series: Series = "0.1".parse().unwrap();
         assert_eq!(series, Series::of(&"v0.1.7-rc.1".parse().unwrap()));
-        assert_eq!(series.branch(), "release/0.1");
+        assert_eq!(series.to_string(), "0.1");
         assert_eq!(series.first(Bump::Minor).to_string(), "v0.1.0");
         assert_eq!(series.first(Bump::Rc).to_string(), "v0.1.0-rc.1");
-        for other in ["release/v0.1", "release/0.1.0", "release/01.2", "release/+1.2", "release/", "master"] {
-            assert_eq!(Series::of_branch(other), None, "{other}");
+        for other in ["v0.1", "0.1.0", "01.2", "+1.2", "", "master"] {
+            assert!(other.parse::<Series>().is_err(), "{other}");
         }
     }
 

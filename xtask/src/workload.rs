@@ -10,13 +10,14 @@ mod pod;
 mod tests;
 mod words;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::fault::without_credentials;
 use crate::image::Digest;
 use crate::pipeline::Place;
+use crate::span::{since, span};
 
 pub use cause::{Cause, Kind};
 pub use words::LastWords;
@@ -79,18 +80,6 @@ pub fn read(found: &Found, expected: &Expected<'_>, now: Timestamp) -> Workload 
     }
 }
 
-/// For a person: `45s`, `3m12s`, `2h05m`, `3d04h`.
-pub fn span(duration: SignedDuration) -> String {
-    let seconds = duration.as_secs().max(0);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{minutes}m{:02}s", seconds % 60),
-        3600..86400 => format!("{hours}h{:02}m", minutes % 60),
-        _ => format!("{days}d{:02}h", hours % 24),
-    }
-}
-
 /// What was found, with what is asked of it.
 #[derive(Clone, Copy, Debug)]
 struct State<'a> {
@@ -133,6 +122,15 @@ impl<'a> State<'a> {
         pods.into_iter().partition(|pod| pod.pointer("/metadata/deletionTimestamp").is_none())
     }
 
+    /// What is wrong with the pod of `deploy/k8s/components/presync`, if anything is.
+    fn guard(self) -> Option<Cause> {
+        let ours = |pod: &&Value| text(pod, "/metadata/labels/app") == Some("dojo-presync");
+        let pods = self.of_kind("Pod").filter(ours);
+        let newest = pods.max_by_key(|pod| time(pod, "/metadata/creationTimestamp"))?;
+        let ended = text(newest, "/status/phase") == Some("Succeeded");
+        pod::cause(self, newest).filter(|cause| !ended && !cause.kind.is_progress())
+    }
+
     /// The newest live pod of what is applied.
     fn pod(self) -> Option<&'a Value> {
         let (live, _) = self.pods();
@@ -158,7 +156,7 @@ impl<'a> State<'a> {
 
     /// `3m12s` since then.
     fn since(self, then: Timestamp) -> String {
-        span(self.now.duration_since(then))
+        span(since(then, self.now))
     }
 
     /// A kubectl command on the environment's namespace.

@@ -124,6 +124,54 @@ fn a_service_writes_no_trailers_and_makes_nothing_panic() {
     assert!(said.contains("staging does not say for how long it has run it"), "{said}");
 }
 
+/// The repository has several services: `v0.2.0` is a tag of another one, and `dojo-v0.2.0` is ours.
+#[test]
+fn a_service_among_others_is_pinned_by_its_own_tags() {
+    let stage = Environments::new();
+    let operator = stage.operator("somebody", &stage.path());
+    let file = operator.checkout.path("deploy/pipeline.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("tag_prefix: dojo-\n{text}")).unwrap();
+    let origin = |args: &[&str]| git(&stage.origin(), args);
+    for version in ["v0.1.0", "v0.2.0"] {
+        origin(&[
+            "-c",
+            "tag.gpgsign=false",
+            "tag",
+            "--annotate",
+            "-m",
+            "ours",
+            &format!("dojo-{version}"),
+            version,
+        ]);
+        origin(&["-c", "tag.gpgsign=false", "tag", "--force", version, "master"]);
+        for environment in ["staging", "production"] {
+            operator.ends(0, &["promote", environment, version, "--yes"]);
+            let pin = stage.pin("main", environment);
+            let says = (pin.git_ref, pin.tag);
+            assert_eq!(says, (Some(format!("dojo-{version}")), Some(version.to_owned())), "{environment}");
+        }
+    }
+    let message = stage.infra.git(&["log", "-1", "--format=%B", "main"]);
+    assert!(message.starts_with("dojo: production v0.1.0 -> v0.2.0\n"), "{message}");
+    assert!(message.contains("Brings v0.2.0:") && message.contains("\nPin-To: v0.2.0\n"), "{message}");
+    // The tag v0.3.0 is there, and is another service's.
+    let said = operator.ends(3, &["promote", "staging", "v0.3.0", "--yes"]);
+    assert!(said.contains("the project's remote has no dojo-v0.3.0\n"), "{said}");
+    let said = operator.ends(0, &["rollback", "--yes"]);
+    assert!(said.contains("ref     dojo-v0.2.0 -> dojo-v0.1.0\n"), "{said}");
+    assert_eq!(stage.pinned(), ["v0.2.0", "v0.1.0"]);
+    let last = stage.head();
+    stage.infra.git(&["update-ref", "refs/heads/rollback", &last]);
+    stage.reset(&stage.infra.git(&["rev-parse", "main^"]));
+    let said = operator.ends(0, &["promote", "verify", "--head", "refs/heads/rollback"]);
+    assert!(said.contains("production: roll back v0.2.0 -> v0.1.0: every gate is met"), "{said}");
+    // Moved: it is seen under its own name.
+    origin(&["-c", "tag.gpgsign=false", "tag", "--force", "dojo-v0.1.0", "master"]);
+    let said = operator.ends(3, &["rollback", "--yes"]);
+    assert!(said.contains("git's dojo-v0.1.0 is commit "), "{said}");
+}
+
 #[test]
 fn a_commits_image_that_was_released_since_goes_on_by_its_version() {
     let (stage, operator) = stage();

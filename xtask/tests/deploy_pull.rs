@@ -226,6 +226,22 @@ fn a_protected_branch_gets_one_pull_request_that_follows_the_branch() {
 }
 
 #[test]
+fn a_pull_request_is_for_the_environments_own_branch() {
+    let Some(scene) = scene() else { return };
+    scene.git(&["branch", "prod", "main"]);
+    edit(&scene.operator, "{name: production, ", "{name: production, branch: prod, ");
+    let [main, prod] = ["main", "prod"].map(|branch| scene.git(&["rev-parse", branch]));
+    scene.says(0, &PROMOTE, &["proposed http"]);
+    assert_eq!(scene.one_pull()["base"]["ref"], "prod");
+    assert_eq!(scene.git(&["rev-parse", &format!("{BRANCH}^")]), prod);
+    scene.says(0, &[&PROMOTE[..], &["--merge"]].concat(), &["done: merged http"]);
+    let pinned = ["main", "prod"].map(|branch| scene.stage.pin(branch, "production").tag.unwrap());
+    assert_eq!(pinned, ["v0.2.0", "v0.3.0"]);
+    assert_eq!(scene.git(&["rev-parse", "main"]), main);
+    scene.is_clean();
+}
+
+#[test]
 fn it_is_merged_when_github_lets_it_and_the_commit_keeps_its_message() {
     let Some(scene) = scene() else { return };
     scene.stage.hook("exit 0");

@@ -14,7 +14,7 @@ use project::Project;
 use serde_json::Value;
 
 /// What the copy is first; this checkout may be a fork.
-const FIRST: [&str; 8] = [
+const FIRST: [&str; 10] = [
     "init",
     "blogle/dojo",
     "--registry",
@@ -23,6 +23,8 @@ const FIRST: [&str; 8] = [
     "git@github.com:blogle/infra.git",
     "--host",
     "dojo.example.com",
+    "--tag-prefix",
+    "",
 ];
 const ALICE: [&str; 4] = ["init", "Alice/Ledger", "--host", "ledger.example.org"];
 
@@ -33,10 +35,12 @@ fn repository() -> &'static Path {
 /// All that is not the programs', committed, by the names of [`FIRST`].
 fn copy() -> Project {
     let project = Project { folder: tempfile::tempdir().unwrap() };
-    for name in ["deploy", "docs", ".github", "Cargo.toml", "README.md", "CHANGELOG.md"] {
+    for name in [".github", "Cargo.toml", "CHANGELOG.md", "README.md", "deploy", "docs"] {
         let (from, to) = (repository().join(name), project.path(name));
         project.run("cp", &["-R", from.to_str().unwrap(), to.to_str().unwrap()]);
     }
+    // A name in it is after deploy/ in git's list.
+    fs::write(project.path("docs/example.md"), "github.com/blogle/dojo\n").unwrap();
     fs::create_dir_all(project.path("xtask/src")).unwrap();
     fs::write(project.path("xtask/src/example.rs"), "// ghcr.io/blogle/dojo\n").unwrap();
     project.run("git", &["init", "--quiet", "--initial-branch=master"]);
@@ -186,6 +190,42 @@ fn what_is_not_committed_is_not_touched_and_a_kill_is_gone_on_from() {
     assert_eq!(project.run("git", &["ls-files", "--others"]), "");
     // Another name for what is half one already is a change on top of a change.
     assert!(project.fails(3, &["init", "carol/dojo"]).contains("deploy/pipeline.yaml"));
+}
+
+#[test]
+fn a_prefix_of_tags_reaches_the_workflow() {
+    let project = copy();
+    let before = tree(&project);
+    let file = |name: &str| fs::read_to_string(project.path(name)).unwrap();
+    project.ok(&["init", "blogle/dojo", "--tag-prefix", "dojo-"]);
+    assert!(file("deploy/pipeline.yaml").contains("\ntag_prefix: \"dojo-\"\n"));
+    let workflow = file(".github/workflows/ci.yml");
+    assert!(
+        workflow.contains("    branches: [master, \"release/dojo-*\"]\n    tags: [\"dojo-v*\"]\n"),
+        "{workflow}"
+    );
+    assert_eq!(workflow.matches("\"release/dojo-*\"").count(), 2, "{workflow}");
+    assert!(workflow.contains("startsWith(github.ref_name, 'release/dojo-'))"), "{workflow}");
+    project.commit("with a prefix");
+    assert!(project.ok(&["init", "blogle/dojo"]).contains("nothing to do"));
+    let said = project.fails(2, &["init", "blogle/dojo", "--tag-prefix", "dojo/"]);
+    assert!(said.contains("tag_prefix \"dojo/\" cannot begin a tag"), "{said}");
+    project.ok(&["init", "blogle/dojo", "--tag-prefix", ""]);
+    assert_eq!(tree(&project), before, "there and back");
+    // Where the key is left out there is nothing to write it over.
+    let text = file("deploy/pipeline.yaml");
+    fs::write(project.path("deploy/pipeline.yaml"), text.replace("tag_prefix: \"\"\n", "")).unwrap();
+    let said = project.fails(3, &["init", "blogle/dojo", "--tag-prefix", "dojo-"]);
+    assert!(
+        said.contains("does not say all of it") && said.contains("tag_prefix: \"\" in double quotes"),
+        "{said}"
+    );
+    fs::write(project.path("deploy/pipeline.yaml"), text).unwrap();
+    // What was set by hand.
+    let text = file("deploy/pipeline.yaml").replace("tag_prefix: \"\"", "tag_prefix: \"dojo-\"");
+    fs::write(project.path("deploy/pipeline.yaml"), text).unwrap();
+    assert!(project.ok(&["init", "blogle/dojo"]).contains("done: 1 files"));
+    assert_eq!(file(".github/workflows/ci.yml"), workflow);
 }
 
 #[test]

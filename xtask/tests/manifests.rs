@@ -136,6 +136,66 @@ fn the_infra_template_renders_once_the_tag_is_there() {
     }
 }
 
+/// The guard as an infra repository switches it on: it checks the image, the settings and the Secret that the Deployment
+/// gets, those that the infra repository changes too, and waits for no volume.
+#[test]
+fn the_guard_before_a_sync_has_all_of_the_deployment_but_its_volume() {
+    if !tools::need(KUBECTL.0, KUBECTL.1) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    output(Command::new("cp").arg("-r").arg(root().join("deploy/k8s")).arg(folder.path()));
+    let infra = folder.path().join("infra");
+    std::fs::create_dir(&infra).unwrap();
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let kustomization = serde_json::json!({
+        "namespace": "dojo-prod",
+        "resources": ["../k8s/overlays/production"],
+        "components": ["../k8s/components/presync"],
+        "images": [{"name": "ghcr.io/blogle/dojo", "newTag": "v0.2.0", "digest": digest}],
+        "configMapGenerator": [{"name": "dojo", "behavior": "merge", "literals": ["DOJO_RESTORE=ledger-schema1-seq3"]}],
+    });
+    std::fs::write(infra.join("kustomization.yaml"), kustomization.to_string()).unwrap();
+    let rendered = output(Command::new("kubectl").arg("kustomize").arg(&infra));
+    let objects: Vec<Value> = serde_yaml::Deserializer::from_str(&rendered)
+        .map(|document| serde::Deserialize::deserialize(document).unwrap())
+        .collect();
+    let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+    let (job, deployment, map) = (of_kind("Job"), of_kind("Deployment"), of_kind("ConfigMap"));
+    let (checks, serves) = (&job["spec"]["template"]["spec"], &deployment["spec"]["template"]["spec"]);
+    let (check, service) = (&checks["containers"][0], &serves["containers"][0]);
+    for key in ["image", "env", "envFrom"] {
+        assert_eq!(check[key], service[key], "{key}");
+    }
+    assert_eq!(check["image"], format!("ghcr.io/blogle/dojo:v0.2.0@{digest}"));
+    assert_eq!(check["args"], serde_json::json!(["check", "--config"]));
+    let secrets = |pod: &Value| {
+        let volumes = pod["volumes"].as_array().unwrap().clone();
+        volumes.into_iter().filter(|volume| volume.get("secret").is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(secrets(checks), secrets(serves));
+    assert!(!checks.to_string().contains("persistentVolumeClaim"), "{checks}");
+    let namespaces = [job, deployment, map].map(|object| &object["metadata"]["namespace"]);
+    assert_eq!(namespaces, ["dojo-prod"; 3]);
+
+    // The map that it names is made before it, and the Deployment is touched after it.
+    assert_eq!(check["envFrom"][0]["configMapRef"]["name"], map["metadata"]["name"]);
+    assert_eq!(map["data"]["DOJO_RESTORE"], "ledger-schema1-seq3");
+    let annotation =
+        |object: &Value, key: &str| object["metadata"]["annotations"][key].as_str().map(str::to_owned);
+    let wave =
+        |object| annotation(object, "argocd.argoproj.io/sync-wave").map_or(0, |wave| wave.parse().unwrap());
+    let waves: [i32; 3] = [map, job, deployment].map(wave);
+    assert!(waves.is_sorted_by(|a, b| a < b), "{waves:?}");
+    assert_eq!(annotation(job, "argocd.argoproj.io/hook").as_deref(), Some("Sync"));
+    assert_eq!(annotation(map, "argocd.argoproj.io/hook"), None, "a hook is not kept for a rollback");
+    if tools::need("kubernetes-validate", "kubernetes-validate (PyPI)") {
+        let file = folder.path().join("rendered.yaml");
+        std::fs::write(&file, &rendered).unwrap();
+        output(Command::new("kubernetes-validate").arg("--strict").arg(&file));
+    }
+}
+
 /// The name of the ConfigMap that the init container takes its environment from, and its DOJO_RESTORE.
 fn settings(rendered: &str) -> (String, String) {
     let objects: Vec<Value> = serde_yaml::Deserializer::from_str(rendered)

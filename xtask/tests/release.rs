@@ -143,6 +143,68 @@ fn of_two_people_at_once_one_prepares_and_both_come_to_the_end() {
     }
 }
 
+/// `v5.0.0` and `other-v9.9.9` are tags of other services in the same repository.
+#[test]
+fn a_service_among_others_has_tags_and_branches_of_its_own() {
+    let Some(stage) = scene() else { return };
+    let file = stage.project.path("deploy/pipeline.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("tag_prefix: dojo-\n{text}")).unwrap();
+    stage.project.commit("Call the tags dojo-v…");
+    push(&stage, "master");
+    for other in ["v5.0.0", "other-v9.9.9"] {
+        stage.git(&["-c", "tag.gpgsign=false", "tag", "--annotate", "-m", "another's", other]);
+        stage.git(&["push", "--quiet", "origin", other]);
+    }
+    stage.protect();
+    let release = || stage.release(&["v0.2.0", "--yes"]);
+    ends(&release(), 1);
+    let pulls = stage.repository.pulls();
+    assert_eq!(pulls[0]["title"], "release: dojo-v0.2.0");
+    assert_eq!(stage.remote.git(&["branch", "--list", "prepare/*"]).trim(), "prepare/dojo-v0.2.0");
+    stage.repository.merge(pulls[0]["number"].as_u64().unwrap(), "squash");
+    stage.play_ci();
+    stage.git(&["pull", "--quiet", "--rebase", "origin", "master"]);
+    let said = ends(&release(), 1);
+    assert!(said.contains("push the annotated tag dojo-v0.2.0 on "), "{said}");
+    assert_eq!(tags(&stage), "dojo-v0.2.0\nother-v9.9.9\nv5.0.0");
+    publish(&stage, "dojo-v0.2.0");
+    ends(&release(), 0);
+    let releases = stage.repository.releases();
+    assert!(releases.len() == 1 && releases[0].tag == "dojo-v0.2.0" && !releases[0].draft, "{releases:?}");
+    assert!(releases[0].assets.contains_key("dojo-v0.2.0.digest.txt"), "{:?}", releases[0].assets.keys());
+    assert!(stage.tag("v0.2.0").is_some() && stage.tag("v0.2.0") == stage.tag("latest"));
+    assert_eq!(stage.tag("dojo-v0.2.0"), None, "an image's tags have no prefix");
+    let message = stage.remote.git(&["tag", "--list", "--format=%(contents)", "dojo-v0.2.0"]);
+    assert!(message.starts_with("Release dojo-v0.2.0\n\n### Added\n"), "{message}");
+    let said = ends(&stage.publish("v5.0.0"), 2);
+    assert!(
+        said.contains("nothing is published for refs/tags/v5.0.0") && said.contains("tags dojo-vX.Y.Z"),
+        "{said}"
+    );
+    let next =
+        stage.release(&["--bump", "patch", "--dry-run", "--override", "changes", "--because", "a try"]);
+    assert!(ends(&next, 0).contains("release v0.2.1 from master"));
+
+    // A hotfix; the branch release/0.2 would be another's.
+    stage.git(&["fetch", "--quiet", "--tags", "origin"]);
+    let fix = ["switch", "--quiet", "--create", "release/dojo-0.2", "dojo-v0.2.0"];
+    stage.project.run("git", &fix);
+    commit(&stage, "Fix a thing");
+    push(&stage, "release/dojo-0.2");
+    stage.git(&["push", "--quiet", "origin", "master~1:refs/heads/release/0.2"]);
+    let release = || stage.release(&["--bump", "patch", "--yes"]);
+    let said = ends(&release(), 1);
+    assert!(said.contains("pushed ") && said.contains("to release/dojo-0.2"), "{said}");
+    stage.leave_to_test(&stage.head("release/0.2"));
+    stage.play_ci();
+    ends(&stage.release(&["v0.2.1", "--yes"]), 1);
+    publish(&stage, "dojo-v0.2.1");
+    ends(&stage.release(&["v0.2.1", "--yes"]), 0);
+    assert_eq!(stage.remote.git(&["rev-parse", "dojo-v0.2.1^{commit}"]), stage.head("release/dojo-0.2"));
+    assert_eq!(stage.repository.violations(), [""; 0]);
+}
+
 #[test]
 fn a_tags_run_that_never_began_is_started() {
     let Some(stage) = scene() else { return };

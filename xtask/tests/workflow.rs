@@ -26,6 +26,16 @@ fn workflow() -> Value {
     serde_yaml::from_str(&text()).unwrap()
 }
 
+fn pipeline() -> Value {
+    let path = file().parent().unwrap().join("../../deploy/pipeline.yaml");
+    serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Of the tags and branches that are this service's: `cargo xtask init` writes it into both files.
+fn prefix() -> String {
+    pipeline()["tag_prefix"].as_str().unwrap().to_owned()
+}
+
 fn steps(job: &Value) -> &Vec<Value> {
     job["steps"].as_array().unwrap()
 }
@@ -33,8 +43,9 @@ fn steps(job: &Value) -> &Vec<Value> {
 #[test]
 fn it_runs_on_branches_on_version_tags_for_pull_requests_and_when_it_is_started_again() {
     let on = &workflow()["on"];
-    assert_eq!(on["push"], json!({"branches": ["master", "release/*"], "tags": ["v*"]}));
-    assert_eq!(on["pull_request"], json!({"branches": ["master", "release/*"]}));
+    let branches = json!(["master", format!("release/{}*", prefix())]);
+    assert_eq!(on["push"], json!({"branches": branches, "tags": [format!("{}v*", prefix())]}));
+    assert_eq!(on["pull_request"], json!({"branches": branches}));
     assert_eq!(on["workflow_dispatch"], json!(null));
     assert_eq!(on.as_object().unwrap().len(), 3, "pull_request_target and the like hand out secrets");
 }
@@ -47,8 +58,11 @@ fn a_branch_is_tested_and_built_and_a_tag_only_published() {
     assert_eq!(jobs["build-and-push"]["needs"], "test");
     assert_eq!(
         jobs["build-and-push"]["if"],
-        "github.ref_type != 'tag' && github.event_name != 'pull_request' \
-         && (github.ref_name == 'master' || startsWith(github.ref_name, 'release/'))"
+        format!(
+            "github.ref_type != 'tag' && github.event_name != 'pull_request' \
+             && (github.ref_name == 'master' || startsWith(github.ref_name, 'release/{}'))",
+            prefix()
+        )
     );
     assert_eq!(jobs["release"]["if"], "github.ref_type == 'tag'");
 }
@@ -117,8 +131,7 @@ fn only_what_publishes_sees_the_token_and_only_the_tests_have_a_cache() {
 #[test]
 fn the_required_check_of_the_infra_repository_runs_the_projects_tool_alone() {
     let workflow: Value = serde_yaml::from_str(&std::fs::read_to_string(verify()).unwrap()).unwrap();
-    let pipeline = file().parent().unwrap().join("../../deploy/pipeline.yaml");
-    let pipeline: Value = serde_yaml::from_str(&std::fs::read_to_string(pipeline).unwrap()).unwrap();
+    let pipeline = pipeline();
     let (_, repository) = pipeline["repository"].as_str().unwrap().split_once('/').unwrap();
     assert_eq!(workflow["on"], json!({"pull_request": {"branches": [pipeline["infra"]["branch"]]}}));
     assert_eq!(workflow["permissions"], json!({}));

@@ -257,6 +257,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_chain_committed_before_it_failed_is_told() {
+        let volume = Volume::new();
+        let old = Migrations::embedded().unwrap();
+        let schema = old.current();
+        let error = volume.migrate(&old.and("works", WORKS).and("fails", FAILS)).unwrap_err();
+        assert!(format!("{error:#}").contains(&format!("{:04}_fails.sql failed", schema + 2)));
+        let [data, backups] = &crate::db::last_words::of(&volume.db())[..] else {
+            panic!("two lines are wanted")
+        };
+        assert!(data.starts_with(&format!("data: schema {}, oldest binary ", schema + 1)), "{data}");
+        assert_eq!(*backups, format!("backups: ledger-schema{schema}-seq0"));
+    }
+
+    #[test]
     fn a_restored_ledger_is_migrated_and_its_backups_are_not_those_of_before() {
         let volume = Volume::new();
         let old = Migrations::embedded().unwrap();

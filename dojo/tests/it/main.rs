@@ -10,5 +10,6 @@ mod data;
 mod dojo;
 mod http;
 mod kill;
+mod last_words;
 mod life;
 mod restore;

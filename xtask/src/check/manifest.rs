@@ -119,6 +119,12 @@ impl<'a> Manifest<'a> {
         self.objects.iter().filter(|object| object.pointer(POD).is_some())
     }
 
+    /// Whether this runs beside the Deployment, to look whether a new pod of it could start: a Job, where it is not the one
+    /// that makes a ledger.
+    pub fn is_guard(&self, workload: &Value) -> bool {
+        text(workload, "/kind") == "Job" && !matches!(self.role, Role::Init)
+    }
+
     pub fn has(&self, kind: &str, name: &str) -> bool {
         self.of_kind(kind).any(|object| text(object, "/metadata/name") == name)
     }

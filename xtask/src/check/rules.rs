@@ -11,7 +11,7 @@ use crate::pipeline::Environment;
 
 type Rule = fn(&Manifest) -> Vec<Finding>;
 
-const RULES: [(&str, Rule); 18] = [
+const RULES: [(&str, Rule); 19] = [
     ("objects", objects),
     ("one-writer", pod::one_writer),
     ("recreate", pod::recreate),
@@ -24,6 +24,7 @@ const RULES: [(&str, Rule); 18] = [
     ("container-security", pod::container_security),
     ("mounts", pod::mounts),
     ("migrate-first", pod::migrate_first),
+    ("last-words", pod::last_words),
     ("service", service),
     ("ingress", ingress),
     ("namespace", namespace),

@@ -119,6 +119,8 @@ fn each_rule_fires_alone_on_production() {
             Some(json!(format!("{}:v9.9.9", pipeline().image))),
         ),
         Break("migrate-first", DEPLOYMENT, init("volumeMounts/2"), None),
+        Break("last-words", DEPLOYMENT, init("terminationMessagePolicy"), None),
+        Break("last-words", DEPLOYMENT, main("terminationMessagePolicy"), Some(json!("File"))),
         Break("service", DEPLOYMENT, "/spec/template/metadata/labels/app", Some(json!("ledger"))),
         Break("service", "Service", "/spec/selector/app", Some(json!("ledger"))),
         Break("service", "Service", "/spec/ports/0/targetPort", Some(json!(80))),
@@ -140,6 +142,44 @@ fn each_rule_fires_alone_on_production() {
         apply(&mut objects, break_);
         let Break(rule, kind, path, value) = break_;
         assert_eq!(broken("overlays/production", &objects), [*rule], "{kind} {path} {value:?}");
+    }
+}
+
+/// production with the guard, as an overlay or an infra repository switches it on.
+fn guarded() -> Option<Vec<Value>> {
+    rendered("overlays/production")?;
+    let copy = tempfile::tempdir().unwrap();
+    copy_tree(&root().join("deploy/k8s"), copy.path());
+    let file = copy.path().join("overlays/production/kustomization.yaml");
+    let ingress = "  - ../../components/ingress\n";
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains(ingress));
+    fs::write(&file, text.replace(ingress, &format!("{ingress}  - ../../components/presync\n"))).unwrap();
+    Some(Kustomize::find().unwrap().render(file.parent().unwrap()).unwrap())
+}
+
+#[test]
+fn the_guard_is_held_to_the_services_settings_and_to_no_volume() {
+    let Some(good) = guarded() else { return };
+    assert_eq!(broken("overlays/production", &good), [""; 0]);
+    let pod = |key: &str| -> &'static str { format!("/spec/template/spec/{key}").leak() };
+    let main = |key: &str| -> &'static str { format!("{CONTAINER}/{key}").leak() };
+    let claim = json!({"name": "data", "persistentVolumeClaim": {"claimName": "dojo-data"}});
+    let breaks = [
+        Break("volume", "Job", pod("volumes/0"), Some(claim)),
+        Break("mounts", "Job", main("volumeMounts/0"), None),
+        Break("migrate-first", "Job", main("args"), Some(json!(["check"]))),
+        Break("migrate-first", "Job", main("image"), Some(json!("ghcr.io/blogle/dojo:v9.9.9"))),
+        Break("migrate-first", "Job", main("envFrom"), None),
+        Break("migrate-first", "Job", "/spec/activeDeadlineSeconds", None),
+        Break("last-words", "Job", main("terminationMessagePolicy"), None),
+        Break("references", "Job", pod("volumes/1/secret/secretName"), Some(json!("other"))),
+        Break("service", "Job", "/spec/template/metadata/labels/app", Some(json!("dojo"))),
+    ];
+    for break_ in &breaks {
+        let mut objects = good.clone();
+        apply(&mut objects, break_);
+        assert_eq!(broken("overlays/production", &objects), [break_.0], "{} {:?}", break_.2, break_.3);
     }
 }
 

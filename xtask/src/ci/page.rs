@@ -23,24 +23,25 @@ pub struct File {
 /// Publishes the release with its files and gives its URL; `latest` puts it on the repository's front page.
 pub fn publish(
     github: &Github,
+    tag: &str,
     version: &Version,
     notes: &str,
     files: &[File],
     latest: bool,
 ) -> Result<String> {
-    let page = draft(github, version, notes)?;
+    let page = draft(github, tag, version, notes)?;
     for file in files {
-        attach(github, version, &page, file)?;
+        attach(github, tag, &page, file)?;
     }
     if page.draft {
         github
             .publish(page.id, version, latest)
-            .or_else(|error| if_undone(published(github, version)?.is_some(), error))?;
+            .or_else(|error| if_undone(published(github, tag)?.is_some(), error))?;
     }
-    let shown = published(github, version)?
+    let shown = published(github, tag)?
         .filter(|shown| shown.id == page.id && shown.prerelease == version.is_prerelease());
     let shown = shown.with_context(|| {
-        Fault::remote(format!("GitHub does not show the release {version} that was published"))
+        Fault::remote(format!("GitHub does not show the release {tag} that was published"))
             .help("run the same command again")
     })?;
     match files.iter().find(|file| !shown.assets.iter().any(|asset| asset.name == file.name)) {
@@ -52,9 +53,9 @@ pub fn publish(
 }
 
 /// The release that there is, or a new draft. Of several drafts, as two runs at once leave them, the oldest stays.
-fn draft(github: &Github, version: &Version, notes: &str) -> Result<Page> {
+fn draft(github: &Github, tag: &str, version: &Version, notes: &str) -> Result<Page> {
     let of_ours = || -> Result<Vec<Page>> {
-        let mut pages = github.pages(version)?;
+        let mut pages = github.pages(tag)?;
         pages.retain(|page| !page.draft || page.body.as_ref().is_some_and(|body| body.contains(MARK)));
         // The published one first; it is the only one of its tag.
         pages.sort_by_key(|page| (page.draft, page.id));
@@ -62,7 +63,7 @@ fn draft(github: &Github, version: &Version, notes: &str) -> Result<Page> {
     };
     let mut pages = of_ours()?;
     if pages.is_empty() {
-        match (github.draft(version, &body(notes)), of_ours()?) {
+        match (github.draft(tag, version, &body(notes)), of_ours()?) {
             (Err(error), found) if found.is_empty() => return Err(error),
             // GitHub may take a moment to list it.
             (Ok(made), found) if found.is_empty() => pages = vec![made],
@@ -86,7 +87,7 @@ fn body(notes: &str) -> String {
 }
 
 /// Sees to it that the release has exactly these bytes under this name.
-fn attach(github: &Github, version: &Version, page: &Page, file: &File) -> Result<()> {
+fn attach(github: &Github, tag: &str, page: &Page, file: &File) -> Result<()> {
     let name = &file.name;
     let found = page.assets.iter().find(|asset| asset.name == *name);
     if let Some(asset) = found {
@@ -102,7 +103,7 @@ fn attach(github: &Github, version: &Version, page: &Page, file: &File) -> Resul
         github.remove_asset(asset.id)?;
     }
     let sent = github.upload(page.id, name, file.media_type, &file.bytes);
-    let now = github.pages(version)?.into_iter().find(|now| now.id == page.id);
+    let now = github.pages(tag)?.into_iter().find(|now| now.id == page.id);
     let there = now.and_then(|now| now.assets.into_iter().find(|asset| asset.name == *name));
     let same = match there.filter(|asset| asset.state == "uploaded") {
         Some(asset) => github.download(&asset)? == file.bytes,
@@ -117,8 +118,8 @@ fn attach(github: &Github, version: &Version, page: &Page, file: &File) -> Resul
         .into())
 }
 
-fn published(github: &Github, version: &Version) -> Result<Option<Page>> {
-    Ok(github.published(version)?.filter(|page| !page.draft))
+fn published(github: &Github, tag: &str) -> Result<Option<Page>> {
+    Ok(github.published(tag)?.filter(|page| !page.draft))
 }
 
 /// An answer that was lost on its way is no failure: what counts is what GitHub has.

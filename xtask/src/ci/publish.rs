@@ -25,7 +25,7 @@ use crate::pipeline::Pipeline;
 use crate::registry::{Artifact, Push, Registry};
 use crate::sbom;
 use crate::terminal::{self, Spinner};
-use crate::version::{Series, Version};
+use crate::version::Version;
 
 /// The manifests that go with a release (spec section 3.3).
 const PRODUCTION: &str = "deploy/k8s/overlays/production";
@@ -63,13 +63,15 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         return Err(Fault::usage(format!("GITHUB_SHA is {asked}, but {commit} is checked out")).into());
     }
     let branch = args.git_ref.strip_prefix("refs/heads/");
-    let branch = branch.filter(|branch| *branch == pipeline.branch || Series::of_branch(branch).is_some());
-    let version = args.git_ref.strip_prefix("refs/tags/").and_then(Version::from_tag);
+    let branch =
+        branch.filter(|branch| *branch == pipeline.branch || pipeline.series_of_branch(branch).is_some());
+    let version = args.git_ref.strip_prefix("refs/tags/").and_then(|tag| pipeline.version_of_tag(tag));
     if branch.is_none() && version.is_none() {
         return Err(Fault::usage(format!("nothing is published for {}", args.git_ref))
             .help(format!(
-                "publish runs on refs/heads/{}, on refs/heads/release/X.Y and on tags vX.Y.Z",
-                pipeline.branch
+                "publish runs on refs/heads/{}, on refs/heads/release/{prefix}X.Y and on tags {prefix}vX.Y.Z",
+                pipeline.branch,
+                prefix = pipeline.tag_prefix
             ))
             .into());
     }
@@ -79,7 +81,7 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         _ => None,
     };
     if let Some(version) = &version {
-        check_version(&git, &commit, version)?;
+        check_version(&git, &commit, version, &pipeline.git_tag(version))?;
         if let Some((github, _)) = &github {
             check_ci(github, &git, &pipeline, &commit, version)?;
         }
@@ -101,7 +103,8 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
                 let notes = changelog::section(&text, version).unwrap_or_default();
                 let files = files(&pipeline, version, &digest, registry.attached(&bill)?, rendered);
                 let latest = names.set.iter().any(|name| name == "latest");
-                page = Some(page::publish(github, version, &notes, &files, latest)?);
+                page =
+                    Some(page::publish(github, &pipeline.git_tag(version), version, &notes, &files, latest)?);
             }
         }
         (None, Some(branch)) if branch == pipeline.branch => {
@@ -126,7 +129,7 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
 
 /// A tag that somebody pushed by hand says nothing about the commit's tests.
 fn check_ci(github: &Github, git: &Git, pipeline: &Pipeline, commit: &str, version: &Version) -> Result<()> {
-    let overrides = gate::overrides::<ReleaseGate>(&git.tag_message(&version.to_string())?);
+    let overrides = gate::overrides::<ReleaseGate>(&git.tag_message(&pipeline.git_tag(version))?);
     if overrides.iter().any(|pass| pass.gate == ReleaseGate::Checks) {
         return Ok(());
     }
@@ -185,12 +188,12 @@ fn files(
     ]
 }
 
-fn check_version(git: &Git, commit: &str, version: &Version) -> Result<()> {
-    let tagged = git.commit(&format!("refs/tags/{version}"))?;
+fn check_version(git: &Git, commit: &str, version: &Version, tag: &str) -> Result<()> {
+    let tagged = git.commit(&format!("refs/tags/{tag}"))?;
     if tagged.as_deref() != Some(commit) {
         let names = tagged.as_deref().unwrap_or("nothing here");
-        return Err(Fault::refused(format!("{commit} is checked out, but the tag {version} names {names}"))
-            .help(format!("git fetch origin tag {version} && git switch --detach {version}"))
+        return Err(Fault::refused(format!("{commit} is checked out, but the tag {tag} names {names}"))
+            .help(format!("git fetch origin tag {tag} && git switch --detach {tag}"))
             .into());
     }
     let manifest = git.show(commit, "Cargo.toml")?.unwrap_or_default();
@@ -198,7 +201,7 @@ fn check_version(git: &Git, commit: &str, version: &Version) -> Result<()> {
     if found == *version {
         return Ok(());
     }
-    Err(Fault::refused(format!("the tag {version} stands on a commit whose Cargo.toml says {found}"))
+    Err(Fault::refused(format!("the tag {tag} stands on a commit whose Cargo.toml says {found}"))
         .help(format!("tags are cut by: cargo xtask release {version}"))
         .into())
 }

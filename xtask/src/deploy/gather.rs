@@ -182,7 +182,7 @@ impl Sources {
         let (from, Some(to)) = (version(&plan.from), version(&plan.to)) else { return Ok(String::new()) };
         let newer = from.as_ref().map_or(&to, |from| from.max(&to));
         // A rollback does not fail for its changelog.
-        let commit = self.commit_of_tag(&newer.to_string()).or_else(|error| match plan.verb {
+        let commit = self.commit_of_tag(newer).or_else(|error| match plan.verb {
             Verb::Rollback => Ok(None),
             Verb::Promote => Err(error),
         })?;

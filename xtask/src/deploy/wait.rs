@@ -73,7 +73,7 @@ impl Wait<'_> {
             }
             for look in looks.try_iter() {
                 if let Some(fault) = self.superseded(&look) {
-                    return Err(Failed { fault, situation: None });
+                    return Err(Failed { fault, situation: Some(Box::new(look)) });
                 }
                 cause = look.facts.cause().map(|cause| cause.what.clone());
             }
@@ -151,7 +151,7 @@ impl Wait<'_> {
         let situation = look.situations.pop();
         // It may have landed since the last look.
         if let Some(fault) = situation.as_ref().and_then(|situation| self.superseded(situation)) {
-            return Failed { fault, situation: None };
+            return Failed { fault, situation: situation.map(Box::new) };
         }
         let limit = span(SignedDuration::try_from(self.limit).unwrap_or_default());
         let next = situation.as_ref().and_then(|situation| situation.next().map(str::to_owned));

@@ -34,8 +34,7 @@ pub struct Asset {
 
 impl Github {
     /// All releases of a tag, drafts included, the oldest first. Who may not write is shown no drafts.
-    pub fn pages(&self, version: &Version) -> anyhow::Result<Vec<Page>> {
-        let tag = version.to_string();
+    pub fn pages(&self, tag: &str) -> anyhow::Result<Vec<Page>> {
         let mut pages = self.all("releases", &[], &[], |page: Vec<Page>| page)?;
         pages.retain(|page| page.tag_name == tag);
         pages.sort_by_key(|page| page.id);
@@ -43,8 +42,7 @@ impl Github {
     }
 
     /// Makes a draft, which only those who may write can see.
-    pub fn draft(&self, version: &Version, notes: &str) -> anyhow::Result<Page> {
-        let tag = version.to_string();
+    pub fn draft(&self, tag: &str, version: &Version, notes: &str) -> anyhow::Result<Page> {
         let content = json!({ "tag_name": tag, "name": tag, "body": notes, "draft": true,
             "prerelease": version.is_prerelease() });
         self.http.send(&Call::post(&self.path("releases")).json(&content))?.json()
@@ -88,8 +86,8 @@ impl Github {
     }
 
     /// The published release of a tag, as everybody sees it.
-    pub fn published(&self, version: &Version) -> anyhow::Result<Option<Page>> {
-        let path = self.path(&format!("releases/tags/{version}"));
+    pub fn published(&self, tag: &str) -> anyhow::Result<Option<Page>> {
+        let path = self.path(&format!("releases/tags/{tag}"));
         let answer = self.http.read(&Call::get(&path).expect(&[404]))?;
         if answer.status == 404 { Ok(None) } else { answer.json().map(Some) }
     }

@@ -117,15 +117,15 @@ fn changes(before: &str, after: &str) -> Vec<Line> {
 /// Reads what would be written, as all other commands will: deploy/pipeline.yaml has the new names, and each kustomization
 /// pins by them what it pinned by the old ones.
 pub fn check(files: &[File], now: &Pipeline, renaming: &Renaming) -> Result<(), Fault> {
+    let written = files.iter().find(|file| file.name == PATH);
+    let new = written.map_or_else(|| Ok(now.clone()), |file| Pipeline::parse(&file.after))?;
+    let has = (&new.image, &new.repository, &new.infra.url, &new.tag_prefix);
+    if has != (&renaming.image, &renaming.repository, &renaming.infra, &renaming.tag_prefix) {
+        return Err(Fault::refused(format!("{PATH} does not say all of it where it is looked for")).help(
+            "write image, repository and infra's url each as one plain or quoted text, and tag_prefix: \"\" in double quotes",
+        ));
+    }
     for File { name, before, after, .. } in files {
-        if name == PATH {
-            let new = Pipeline::parse(after)?;
-            let has = (&new.image, &new.repository, &new.infra.url);
-            if has != (&renaming.image, &renaming.repository, &renaming.infra) {
-                return Err(Fault::refused(format!("{PATH} does not name its owner where it is looked for"))
-                    .help("write image, repository and infra's url each as one plain or quoted text"));
-            }
-        }
         if !name.ends_with("/kustomization.yaml") {
             continue;
         }

@@ -15,6 +15,8 @@ pub struct Asked<'a> {
     pub infra: Option<&'a str>,
     /// The last environment's host; an earlier one's is `ENVIRONMENT-HOST`.
     pub host: Option<&'a str>,
+    /// What the git tags of versions are to begin with.
+    pub tag_prefix: Option<&'a str>,
 }
 
 /// What may follow a name that is meant.
@@ -26,6 +28,8 @@ enum Kind {
     Repository,
     /// A port or a path.
     Host,
+    /// Whatever does: of tags, in deploy/pipeline.yaml and in workflows alone. Elsewhere it is an example.
+    Prefix,
 }
 
 #[derive(Debug)]
@@ -45,6 +49,7 @@ pub struct Renaming {
     pub repository: String,
     /// The infra repository's URL.
     pub infra: String,
+    pub tag_prefix: String,
 }
 
 impl Renaming {
@@ -78,6 +83,12 @@ impl Renaming {
         if let Some(host) = asked.host {
             pairs.extend(hosts(now, host)?.into_iter().map(|(from, to)| pair(Kind::Host, &from, &to)));
         }
+        let tag_prefix = asked.tag_prefix.unwrap_or(&now.tag_prefix).to_owned();
+        pairs.extend(
+            prefixes(&now.tag_prefix, &tag_prefix)
+                .into_iter()
+                .map(|(from, to)| pair(Kind::Prefix, &from, &to)),
+        );
         pairs.sort_by(|one, other| other.from.len().cmp(&one.from.len()).then(one.from.cmp(&other.from)));
         for two in pairs.windows(2) {
             if let [one, other] = two
@@ -91,26 +102,28 @@ impl Renaming {
                 .help(format!("give them names of their own in {PATH} first")));
             }
         }
-        Ok(Self { pairs, image, repository, infra })
+        Ok(Self { pairs, image, repository, infra, tag_prefix })
     }
 
     /// The text with the new names. Refuses one that has an old name's new one where that is another's old one.
     pub fn rewrite(&self, path: &str, text: &str) -> Result<String, Fault> {
-        let new = self.once(text);
+        let new = self.once(path, text);
         // A second run, after a kill, must not rename what the first one wrote.
-        if self.once(&new) != new {
+        if self.once(path, &new) != new {
             return Err(Fault::usage(format!("{path}: a new name there is the old one of something else"))
                 .help("rename in two steps, by way of names that nothing has"));
         }
         Ok(new)
     }
 
-    fn once(&self, text: &str) -> String {
+    fn once(&self, path: &str, text: &str) -> String {
+        let prefixed = path == PATH || path.starts_with(".github/workflows/");
+        let pairs = || self.pairs.iter().filter(|pair| prefixed || pair.kind != Kind::Prefix);
         let mut new = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             let at = &text[..text.len() - rest.len()];
-            let found = self.pairs.iter().find(|pair| {
+            let found = pairs().find(|pair| {
                 rest.strip_prefix(pair.from.as_str()).is_some_and(|after| begins(at) && pair.kind.ends(after))
             });
             let (taken, put) = found.map_or_else(
@@ -140,6 +153,9 @@ fn is_part(c: char) -> bool {
 impl Kind {
     /// Whether a name of this kind may end before this.
     fn ends(self, after: &str) -> bool {
+        if self == Self::Prefix {
+            return true;
+        }
         let mut after = after;
         if self == Self::Repository {
             after = after.strip_prefix(".git").unwrap_or(after);
@@ -153,6 +169,21 @@ impl Kind {
             None => true,
         }
     }
+}
+
+/// Where the prefix of tags stands: in deploy/pipeline.yaml, and in the workflow's patterns, which may still have none.
+fn prefixes(now: &str, new: &str) -> Vec<(String, String)> {
+    let mut pairs = vec![(format!("tag_prefix: \"{now}\""), format!("tag_prefix: \"{new}\""))];
+    for was in [now, ""] {
+        for (before, after) in
+            [("tags: [\"", "v*\"]"), ("\"release/", "*\""), ("startsWith(github.ref_name, 'release/", "')")]
+        {
+            pairs.push((format!("{before}{was}{after}"), format!("{before}{new}{after}")));
+        }
+    }
+    pairs.sort();
+    pairs.dedup();
+    pairs
 }
 
 /// The two parts, by GitHub's rules.
@@ -243,4 +274,78 @@ fn hosts(now: &Pipeline, host: &str) -> Result<Vec<(String, String)>, Fault> {
         hosts.push((from.to_owned(), to));
     }
     Ok(hosts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "
+image: ghcr.io/o/dojo
+repository: github.com/o/dojo
+branch: master
+infra: {url: 'git@github.com:o/infra.git', branch: main}
+environments:
+  - {name: staging, kustomization: s.yaml, accepts: [edge], url: 'https://staging-dojo.example.com'}
+  - {name: production, kustomization: p.yaml, accepts: [release], url: 'https://dojo.example.com:8443/x'}
+";
+
+    fn renaming(now: &str, asked: &Asked<'_>) -> Result<Renaming, Fault> {
+        Renaming::of(&Pipeline::parse(now).unwrap(), asked)
+    }
+
+    #[test]
+    fn whole_names_are_renamed_and_what_only_looks_like_one_is_not() {
+        let asked = Asked { repository: "A/New", host: Some("new.example.org"), ..Asked::default() };
+        let renaming = renaming(NOW, &asked).unwrap();
+        let new = |text: &str| renaming.rewrite("file", text).unwrap();
+        for (from, to) in [
+            ("image: ghcr.io/o/dojo:v1@sha256:0", "image: ghcr.io/a/new:v1@sha256:0"),
+            ("docker://ghcr.io/o/dojo", "docker://ghcr.io/a/new"),
+            ("(https://github.com/o/dojo).", "(https://github.com/A/New)."),
+            ("https://github.com/o/dojo.git", "https://github.com/A/New.git"),
+            ("github.com/o/dojo//deploy?ref=v1", "github.com/A/New//deploy?ref=v1"),
+            ("git@github.com:o/dojo.git", "git@github.com:A/New.git"),
+            ("\trepository: o/dojo\r\n", "\trepository: A/New\r\n"),
+            ("git@github.com:o/infra.git", "git@github.com:A/infra.git"),
+            ("https://github.com/o/infra", "https://github.com/A/infra"),
+            (
+                "https://dojo.example.com:8443/x, dojo.example.com.",
+                "https://new.example.org:8443/x, new.example.org.",
+            ),
+            ("staging-dojo.example.com", "staging-new.example.org"),
+        ] {
+            assert_eq!(new(from), to);
+        }
+        for same in [
+            "ghcr.io/o/dojo-web",
+            "ghcr.io/o/dojo/web",
+            "ghcr.io/o/dojo.web",
+            "mirror/ghcr.io/o/dojo",
+            "github.com/o/dojos",
+            "github.com/o/dojo.io",
+            "github.com/O/dojo",
+            "raw.github.com/o/dojo",
+            "my-repository: o/dojo",
+            "cdn.dojo.example.com",
+            "old-dojo.example.com",
+            "dojo.example.community",
+        ] {
+            assert_eq!(new(same), same);
+        }
+    }
+
+    #[test]
+    fn names_that_cannot_be_told_apart_are_refused() {
+        let same = NOW.replace("ghcr.io", "github.com");
+        let refused =
+            renaming(&same, &Asked { repository: "A/New", ..Asked::default() }).unwrap_err().to_string();
+        assert!(refused.contains("github.com/o/dojo would have to become "), "{refused}");
+        // A second run would rename what the first one wrote.
+        let asked = Asked { repository: "o/dojo", host: Some("dojo.example.com"), ..Asked::default() };
+        let swapped = NOW.replace("staging-dojo", "old").replace("//dojo.", "//staging-dojo.");
+        let refused = renaming(&swapped.replace("old.", "dojo."), &asked).unwrap();
+        let refused = refused.rewrite("file", "host: dojo.example.com").unwrap_err().to_string();
+        assert!(refused.contains("file: a new name there is the old one of something else"), "{refused}");
+    }
 }

@@ -37,7 +37,7 @@ impl Release<'_> {
     pub(super) fn propose(&self, facts: &Facts, plan: &Plan) -> Result<()> {
         let github = self.sources.github.as_ref().context("there is no GitHub to propose it to")?;
         let git = &self.sources.git;
-        let branch = proposal_branch(&self.version);
+        let branch = proposal_branch(&facts.tag);
         let reference = format!("refs/heads/{branch}");
         let there = git.remote_ref("origin", &reference)?;
         // One that an earlier run left behind on the same base is as good.
@@ -59,7 +59,7 @@ impl Release<'_> {
             "`cargo xtask release {}` prepared this. Once it is merged and CI is green, the same command tags it.",
             self.version
         );
-        let title = format!("release: {}", self.version);
+        let title = format!("release: {}", facts.tag);
         let asked = github.propose(&branch, &facts.branch, &title, &body);
         match (asked, github.pull(&branch, &facts.branch)?) {
             (_, Some(pull)) => self.say(&format!("proposed {}", pull.html_url)),
@@ -76,7 +76,7 @@ impl Release<'_> {
         let base = &facts.remote_head;
         let prepared = self.sources.prepare(base, &self.version, facts.since.as_ref())?;
         let files: Vec<_> = prepared.files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-        let message = gate::sign(&format!("release: {}", self.version), &plan.passed);
+        let message = gate::sign(&format!("release: {}", facts.tag), &plan.passed);
         git.commit_files(base, &files, &message)
     }
 
@@ -84,7 +84,7 @@ impl Release<'_> {
         let git = &self.sources.git;
         git.identity()?;
         let commit = plan.commit.as_deref().context("there is no commit to tag")?;
-        let version = self.version.to_string();
+        let name = facts.tag.as_str();
         let text = git.show(commit, "CHANGELOG.md")?.unwrap_or_default();
         let notes = changelog::section(&text, &self.version).unwrap_or_default();
         let mut overrides = self.sources.overridden(facts, commit)?;
@@ -93,20 +93,20 @@ impl Release<'_> {
                 overrides.push(pass.clone());
             }
         }
-        let message = gate::sign(&format!("Release {version}\n\n{}", notes.trim()), &overrides);
+        let message = gate::sign(&format!("Release {name}\n\n{}", notes.trim()), &overrides);
         if facts.local_tag.is_none() {
-            git.tag(&version, commit, &message)?;
-        } else if !git.is_annotated(&version)? || git.tag_message(&version)? != message.trim_end() {
+            git.tag(name, commit, &message)?;
+        } else if !git.is_annotated(name)? || git.tag_message(name)? != message.trim_end() {
             // An earlier run may have left one; another one would say what is not so.
-            let what = format!("your own tag {version} does not say what this release is to say");
-            let help = format!("git tag --delete {version}, and run the same command again");
+            let what = format!("your own tag {name} does not say what this release is to say");
+            let help = format!("git tag --delete {name}, and run the same command again");
             return Err(Fault::refused(what).help(help).into());
         }
-        let reference = format!("refs/tags/{version}");
+        let reference = format!("refs/tags/{name}");
         match git.push("origin", &reference, &reference, None)? {
-            Push::Done => self.say(&format!("pushed the tag {version}")),
+            Push::Done => self.say(&format!("pushed the tag {name}")),
             // Somebody else was first. If theirs names the same commit, it is this release's; the next look tells.
-            Push::Raced(_) => git.replace_tag_from("origin", &version)?,
+            Push::Raced(_) => git.replace_tag_from("origin", name)?,
         }
         Ok(())
     }
@@ -125,8 +125,8 @@ impl Release<'_> {
                 Err(_) => {}
             }
         }
-        github.dispatch(WORKFLOW, &self.version.to_string())?;
-        self.say(&format!("started CI for {}", self.version));
+        github.dispatch(WORKFLOW, &facts.tag)?;
+        self.say(&format!("started CI for {}", facts.tag));
         Ok(())
     }
 

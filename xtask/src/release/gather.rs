@@ -64,12 +64,12 @@ impl Sources {
     /// Asks the remote for its tags and for the branch that `version` is cut from: its series' own if there is one.
     fn remote(&self, series: Series) -> Result<Remote> {
         let refs = self.git.remote_refs("origin")?;
-        let own = series.branch();
+        let own = self.pipeline.series_branch(series);
         let is_there = refs.contains_key(&format!("refs/heads/{own}"));
         let branch = if is_there { own } else { self.pipeline.branch.clone() };
         let head = self.git.fetch("origin", &format!("refs/heads/{branch}"))?;
         let tag = |(name, commit): (&String, &String)| {
-            Some((Version::from_tag(name.strip_prefix("refs/tags/")?)?, commit.clone()))
+            Some((self.pipeline.version_of_tag(name.strip_prefix("refs/tags/")?)?, commit.clone()))
         };
         let tags = refs.iter().filter_map(tag).collect();
         Ok(Remote { refs, tags, branch, head })
@@ -79,10 +79,11 @@ impl Sources {
     /// is finished first.
     pub fn bumped(&self, bump: Bump) -> Result<Version> {
         let on = self.git.branch()?.unwrap_or_default();
-        let series = Series::of_branch(&on);
+        let series = self.pipeline.series_of_branch(&on);
         let zero = "v0.0.0".parse::<Version>()?;
         let tags = self.git.remote_tags("origin")?;
-        let mut versions: Vec<_> = tags.iter().filter_map(|(tag, _)| Version::from_tag(tag)).collect();
+        let mut versions: Vec<_> =
+            tags.iter().filter_map(|(tag, _)| self.pipeline.version_of_tag(tag)).collect();
         versions.retain(|version| !version.is_zero());
         versions.retain(|version| series.is_none_or(|series| Series::of(version) == series));
         versions.sort();
@@ -92,7 +93,9 @@ impl Sources {
         let before = versions.pop().unwrap_or(zero);
         let is_done = self.registry.resolve(&last.to_string())?.is_some()
             && match &self.github {
-                Some(github) => github.published(&last)?.is_some_and(|page| !page.draft),
+                Some(github) => {
+                    github.published(&self.pipeline.git_tag(&last))?.is_some_and(|page| !page.draft)
+                }
                 None => true,
             };
         if is_done {
@@ -107,7 +110,8 @@ impl Sources {
     }
 
     pub fn gather(&self, version: &Version, overrides: &[Override<ReleaseGate>]) -> Result<Facts> {
-        let remote = self.remote(Series::of(version))?;
+        let (tag, own) = (self.pipeline.git_tag(version), Series::of(version));
+        let remote = self.remote(own)?;
         let tagged = remote.tags.iter().find(|(tag, _)| tag == version).map(|(_, commit)| commit.clone());
         let since = self.since(&remote, version)?;
         let from = since.as_ref().map(|(_, commit)| commit.as_str());
@@ -122,7 +126,7 @@ impl Sources {
         } else {
             (0, Ok(None))
         };
-        let series = Series::of_branch(&remote.branch);
+        let series = self.pipeline.series_of_branch(&remote.branch);
         let of_branch = |version: &&Version| series.is_none_or(|series| Series::of(version) == series);
         let last = remote.tags.iter().map(|(tag, _)| tag).filter(of_branch).max().cloned();
         let manifest = self.git.show(&remote.head, "Cargo.toml")?.unwrap_or_default();
@@ -135,6 +139,8 @@ impl Sources {
             .map(|github| self.ask(github, version, &remote, tagged.as_deref(), !candidates.is_empty()));
         Ok(Facts {
             version: version.clone(),
+            tag: tag.clone(),
+            series_branch: self.pipeline.series_branch(own),
             on_branch: self.git.branch()?,
             dirty: self.git.dirty()?,
             head: self.git.commit("HEAD")?.context("the project has no commit yet")?,
@@ -144,7 +150,7 @@ impl Sources {
             under_way: under_way.then(|| declared.clone()),
             declared,
             notes,
-            local_tag: self.git.commit(&format!("refs/tags/{version}"))?,
+            local_tag: self.git.commit(&format!("refs/tags/{tag}"))?,
             remote_tag: tagged,
             latest: if version.is_prerelease() || !matches!(published, Ok(Some(_))) {
                 Ok(true)
@@ -191,7 +197,8 @@ impl Sources {
         from: Option<&str>,
     ) -> Result<Vec<Candidate>> {
         if tagged {
-            let commit = self.git.fetch("origin", &format!("refs/tags/{version}"))?;
+            let commit =
+                self.git.fetch("origin", &format!("refs/tags/{}", self.pipeline.git_tag(version)))?;
             let candidate = |commit| vec![self.candidate(commit, false)];
             return Ok(if self.carries(&commit, version)? { candidate(commit) } else { Vec::new() });
         }
@@ -275,7 +282,7 @@ impl Sources {
         let page = self.page(github, version).map_err(Fault::from);
         let run = match tagged {
             Some(commit) if !matches!(page, Ok(PageState::Published { complete: true, .. })) => {
-                github.run_of_tag(WORKFLOW, &version.to_string(), commit).map_err(Fault::from)
+                github.run_of_tag(WORKFLOW, &self.pipeline.git_tag(version), commit).map_err(Fault::from)
             }
             _ => Ok(None),
         };
@@ -287,7 +294,7 @@ impl Sources {
     /// The pull request that prepares the version. One whose branch is gone, or whose merge was taken back, is
     /// history.
     fn proposal(&self, github: &Github, version: &Version, remote: &Remote) -> Result<Option<Proposal>> {
-        let from = proposal_branch(version);
+        let from = proposal_branch(&self.pipeline.git_tag(version));
         let Some(pull) = github.pull(&from, &remote.branch)? else { return Ok(None) };
         let (open, merged) = (pull.state == "open", pull.merged_at.is_some());
         if !open && !merged && !remote.refs.contains_key(&format!("refs/heads/{from}")) {
@@ -303,7 +310,7 @@ impl Sources {
     }
 
     fn page(&self, github: &Github, version: &Version) -> Result<PageState> {
-        let Some(page) = github.published(version)?.filter(|page| !page.draft) else {
+        let Some(page) = github.published(&self.pipeline.git_tag(version))?.filter(|page| !page.draft) else {
             return Ok(PageState::Absent);
         };
         let has =
@@ -314,7 +321,7 @@ impl Sources {
 
     /// How long ago the remote's tag was made; `None` if it does not say, or is of the future.
     fn tag_age(&self, version: &Version) -> Result<Option<Duration>> {
-        let made = self.git.remote_tag_time("origin", &version.to_string())?;
+        let made = self.git.remote_tag_time("origin", &self.pipeline.git_tag(version))?;
         let now = jiff::Timestamp::now().as_second();
         Ok(made.and_then(|made| u64::try_from(now - made).ok()).map(Duration::from_secs))
     }
@@ -335,6 +342,7 @@ impl Sources {
         let overlay =
             Target { path: PRODUCTION_OVERLAY, image: &self.pipeline.image, source: None, comment: false };
         let pin = Pin { git_ref: None, tag: Some(version.to_string()), digest: None };
+        let tag = |version: &Version| self.pipeline.git_tag(version);
         let mut notes = text("CHANGELOG.md")?;
         let mut drafted = None;
         if changelog::unreleased(&notes)?.is_empty() {
@@ -345,7 +353,7 @@ impl Sources {
         let files = vec![
             ("Cargo.toml", manifest::set_workspace_version(&text("Cargo.toml")?, version)?),
             ("Cargo.lock", manifest::set_lock_versions(&text("Cargo.lock")?, &MEMBERS, version)?),
-            ("CHANGELOG.md", changelog::roll(&notes, version, &today, &self.pipeline.repository)?),
+            ("CHANGELOG.md", changelog::roll(&notes, version, &today, &self.pipeline.repository, &tag)?),
             (PRODUCTION_OVERLAY, kustomization::write(&text(PRODUCTION_OVERLAY)?, &overlay, &pin)?),
         ];
         Ok(Prepared { files, drafted })
@@ -375,7 +383,7 @@ impl Sources {
     pub fn overridden(&self, facts: &Facts, commit: &str) -> Result<Vec<Override<ReleaseGate>>> {
         let first = facts.candidates.first().map_or(commit, |candidate| &candidate.commit);
         let before = self.git.commit(&format!("{first}^"))?;
-        let start = format!("release: {}", facts.version);
+        let start = format!("release: {}", facts.tag);
         let messages = self.git.messages_that_begin(before.as_deref(), commit, &start)?;
         // A squash puts more below: whose work it was, or other commits.
         let paragraphs = messages.iter().flat_map(|message| message.split("\n\n").skip(1));

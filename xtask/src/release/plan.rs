@@ -23,6 +23,10 @@ pub type Asked<T> = Result<T, Fault>;
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub version: Version,
+    /// Its tag in git.
+    pub tag: String,
+    /// The branch of its series, which the remote may not have.
+    pub series_branch: String,
     /// The branch that this version is cut from.
     pub branch: String,
     /// The branch that is checked out.
@@ -214,13 +218,13 @@ impl Candidate {
     }
 }
 
-/// The branch of the pull request that prepares a version.
-pub fn proposal_branch(version: &Version) -> String {
-    format!("prepare/{version}")
+/// The branch of the pull request that prepares a version, by its tag.
+pub fn proposal_branch(tag: &str) -> String {
+    format!("prepare/{tag}")
 }
 
 fn steps(facts: &Facts, chosen: Option<&Candidate>) -> Vec<Planned> {
-    let version = &facts.version;
+    let (version, tag) = (&facts.version, &facts.tag);
     let commit = chosen.map_or("that commit", |chosen| short(&chosen.commit));
     let sha = chosen.map_or("sha-…".to_owned(), |chosen| sha_tag(&chosen.commit));
     let planned = |step, progress, what| Planned { step, progress, what };
@@ -236,14 +240,14 @@ fn steps(facts: &Facts, chosen: Option<&Candidate>) -> Vec<Planned> {
         (None, Err(fault)) => Progress::Unknown(fault.clone()),
         (None, Ok(_)) => Progress::ToDo,
     };
-    steps.push(planned(Step::Tag, tagged, format!("push the annotated tag {version} on {commit}")));
+    steps.push(planned(Step::Tag, tagged, format!("push the annotated tag {tag} on {commit}")));
     let published = publish_progress(facts, chosen);
     if published == Progress::ToDo {
         let what = match run_of(facts) {
             Some(run) => {
                 format!("start the tag's run again, which ended as {}: {}", run.said(), run.html_url)
             }
-            None => format!("start CI for {version}, which it never did"),
+            None => format!("start CI for {tag}, which it never did"),
         };
         steps.push(planned(Step::Restart, Progress::ToDo, what));
     }
@@ -253,20 +257,19 @@ fn steps(facts: &Facts, chosen: Option<&Candidate>) -> Vec<Planned> {
 }
 
 fn prepare_steps(facts: &Facts, prepared: bool) -> Vec<Planned> {
-    let Facts { version, branch, github, .. } = facts;
+    let Facts { version, tag, branch, github, .. } = facts;
     let planned = |step, progress, what| Planned { step, progress, what };
     let state = |done| if done { Progress::Done } else { Progress::ToDo };
     let proposal = github.as_ref().and_then(|github| github.proposal.as_ref().ok()?.as_ref());
     let protected = github.as_ref().is_some_and(|github| matches!(github.protected, Ok(true)));
     let unknown = github.as_ref().and_then(|g| g.protected.as_ref().err().or(g.proposal.as_ref().err()));
     if proposal.is_none() && (!protected || unknown.is_some()) {
-        let what = format!("push the commit `release: {version}` to {branch}");
+        let what = format!("push the commit `release: {tag}` to {branch}");
         let progress = unknown.map_or(state(prepared), |fault| Progress::Unknown(fault.clone()));
         return vec![planned(Step::Prepare, progress, what)];
     }
-    let from = proposal_branch(version);
-    let what =
-        format!("propose the commit `release: {version}` for {branch}, which is protected, from {from}");
+    let from = proposal_branch(tag);
+    let what = format!("propose the commit `release: {tag}` for {branch}, which is protected, from {from}");
     let url = proposal.map_or("the pull request", |proposal| proposal.url.as_str());
     let merged = match (prepared, proposal) {
         (true, _) => Progress::Done,

@@ -68,7 +68,7 @@ fn verdict(facts: &Facts) -> (&'static str, Option<String>) {
 }
 
 fn rows(sources: &Sources, facts: &Facts) -> Vec<Row> {
-    let Facts { version, branch, .. } = facts;
+    let Facts { version, tag: name, branch, .. } = facts;
     let row = |what: &str, state: String, place: &str| Row(what.to_owned(), state, place.to_owned());
     let candidate = facts.chosen();
     let mut rows = Vec::new();
@@ -89,7 +89,7 @@ fn rows(sources: &Sources, facts: &Facts) -> Vec<Row> {
         None => rows.push(row("commit", "not prepared".into(), branch)),
     }
     let tag = facts.remote_tag.as_ref().map_or("absent".to_owned(), |commit| format!("on {}", &commit[..12]));
-    rows.push(Row(format!("tag {version}"), tag, sources.pipeline.repository.clone()));
+    rows.push(Row(format!("tag {name}"), tag, sources.pipeline.repository.clone()));
     rows.push(Row(format!("image {version}"), digest(&facts.published), sources.registry.to_string()));
     if let Some(github) = &facts.github {
         if let Ok(Some(proposal)) = &github.proposal {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Candidate, Facts, State};
+use super::{Candidate, Facts, ROLLOUT, State};
 use crate::data_file::File;
 use crate::report::Observed;
 use crate::span::span;
@@ -156,8 +156,10 @@ fn back_to(facts: &Facts, cause: &Cause, safe: &[Candidate]) -> Option<String> {
     };
     let pinned = facts.change().and_then(|change| change.commit.time.parse::<Timestamp>().ok());
     let since = facts.workload().and_then(|workload| workload.down_since);
-    // What went down before this pin was made did not go down by it.
-    let by_pin = pinned.zip(since).is_some_and(|(pinned, down)| down >= pinned);
+    // What went down before this pin was made, or long after, did not go down by it.
+    let by_pin = pinned
+        .zip(since)
+        .is_some_and(|(pinned, down)| down >= pinned && down.duration_since(pinned) < ROLLOUT);
     let safe = safe.iter().find(|candidate| candidate.opens == Some(true) && !candidate.bad)?;
     (by_image && by_pin).then(|| format!("cargo xtask rollback {} --to {}", facts.environment.name, safe.tag))
 }

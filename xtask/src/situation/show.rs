@@ -109,7 +109,8 @@ impl Situation {
                 (Some(true), _) => format!("{tag} opens schema {file}"),
                 (Some(false), Some(schema)) => format!("{tag} does not (it knows {schema})"),
                 (Some(false), None) => format!("{tag} does not"),
-                (None, _) => format!("{tag}: unknown"),
+                (None, Some(schema)) => format!("{tag} knows {schema}: unknown, the file is {file}"),
+                (None, None) => format!("{tag}: unknown"),
             };
             if *bad { format!("{opens}, and was rolled back from") } else { opens }
         });
@@ -199,7 +200,7 @@ impl Facts {
             Some(seen) => format!(", LESS than when it was pinned ({})", seen.sequence),
             None => String::new(),
         };
-        let said = if self.report().is_none() { ", as it said before it ended" } else { "" };
+        let said = if self.report().is_none() { " (by its last words)" } else { "" };
         format!(
             "schema {}{of}, ledger {}, sequence {}{compared}{said}",
             now.schema.current, now.ledger, now.sequence

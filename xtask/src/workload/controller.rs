@@ -43,18 +43,24 @@ pub fn not_applied(state: State<'_>, what: &str) -> Cause {
         let more = format!(": {} is at {}, not {}{failed}", title(controller), short(reached), short(wanted));
         return unsynced(more, again(state, controller));
     }
+    // The guard's pod tells more than that its Job is not done.
+    let guard = || {
+        state
+            .guard()
+            .map(|guard| Cause::new(guard.kind, format!("{what}: the guard: {}", guard.what), guard.next))
+    };
     if let Some(words) = failure(controller, object) {
-        return Cause {
-            kind: Kind::SyncFailed,
-            ..unsynced(format!(": sync failed: {words}"), look(state, controller, "describe"))
-        };
+        let failed = unsynced(format!(": sync failed: {words}"), look(state, controller, "describe"));
+        return guard().unwrap_or(Cause { kind: Kind::SyncFailed, ..failed });
     }
     if text(object, "/status/operationState/phase") == Some("Running") {
         let since = time(object, "/status/operationState/startedAt");
         let since = since.map_or_else(String::new, |at| format!(" for {}", state.since(at)));
         let doing =
             text(object, "/status/operationState/message").map_or_else(String::new, |m| format!(": {m}"));
-        return unsynced(format!(": Argo CD is syncing{since}{doing}"), look(state, controller, "describe"));
+        let running =
+            unsynced(format!(": Argo CD is syncing{since}{doing}"), look(state, controller, "describe"));
+        return guard().unwrap_or(running);
     }
     let (says, done) = account(controller, object);
     if done {
@@ -130,6 +136,8 @@ fn revision<'v>(controller: &Controller, object: &'v Value) -> Option<&'v str> {
 /// Its own words for what went wrong.
 fn failure(controller: &Controller, object: &Value) -> Option<String> {
     match controller {
+        // What is told beside that is of an earlier commit.
+        Controller::Argocd(_) if text(object, "/status/sync/status") == Some("Synced") => None,
         Controller::Argocd(_) => operation(object).or_else(|| comparison(object)),
         Controller::Flux(_) => {
             let ready = condition(object, "Ready").filter(|condition| condition["status"] == "False")?;
@@ -142,7 +150,9 @@ fn failure(controller: &Controller, object: &Value) -> Option<String> {
 /// Of Argo CD's last sync. Its message tells only that some object failed; which one, and why, is in the result.
 fn operation(object: &Value) -> Option<String> {
     let operation = object.pointer("/status/operationState")?;
-    if !["Failed", "Error"].contains(&text(operation, "/phase")?) {
+    let of = text(operation, "/syncResult/revision");
+    let earlier = of.is_some() && of != text(object, "/status/sync/revision");
+    if earlier || !["Failed", "Error"].contains(&text(operation, "/phase")?) {
         return None;
     }
     let resources = operation.pointer("/syncResult/resources").and_then(Value::as_array);

@@ -106,6 +106,12 @@ const STATES: &[(&str, &str, &str, &str)] = &[
         "kubectl --context prod -n argocd describe applications.argoproj.io dojo-production",
     ),
     (
+        "guard_missing_secret",
+        "missing_secret",
+        "v0.1.0 is applied, not v0.2.0: the guard: there is no Secret dojo",
+        "@ create secret generic dojo --from-file=tokens=FILE",
+    ),
+    (
         "not_there",
         "no_deployment",
         "there is no Deployment dojo in dojo-prod: Argo CD says OutOfSync",
@@ -132,7 +138,7 @@ const STATES: &[(&str, &str, &str, &str)] = &[
     (
         "terminating_node_lost",
         "terminating",
-        "the old pod OLDPOD is terminating for 6m00s, of 60s that it has",
+        "the old pod OLDPOD is terminating for 6m, of 60s that it has",
         "kubectl --context prod describe node node-a",
     ),
     (
@@ -208,13 +214,13 @@ const STATES: &[(&str, &str, &str, &str)] = &[
         "init failed, lock held: /data/ledger.duckdb is held by host OLDPOD, pid 1, since 2026-11-13T03:12:07Z",
         "@ get pods -o wide",
     ),
-    ("init_again_after_failure", "migrating", "migrating for 1m35s", "@ logs POD -c migrate --tail=20"),
-    ("migrating", "migrating", "migrating for 1m35s", "@ logs POD -c migrate --tail=20"),
+    ("init_again_after_failure", "migrating", "migrating for 1m 35s", "@ logs POD -c migrate --tail=20"),
+    ("migrating", "migrating", "migrating for 1m 35s", "@ logs POD -c migrate --tail=20"),
     ("starting", "starting", "starting for 42s", "@ logs POD -c dojo --tail=20"),
     (
         "not_ready",
         "not_ready",
-        "runs for 2m48s, and is not ready: Readiness probe failed: HTTP probe failed with statuscode: 503",
+        "runs for 2m 48s, and is not ready: Readiness probe failed: HTTP probe failed with statuscode: 503",
         "@ logs POD -c dojo --tail=20",
     ),
     (
@@ -241,7 +247,7 @@ const STATES: &[(&str, &str, &str, &str)] = &[
         "the pod was evicted: The node was low on resource: ephemeral-storage. Threshold quantity: 4294967296, available: 1Gi.",
         "@ describe pod POD",
     ),
-    ("forbidden_events", "starting", "starting for 3m05s: PodInitializing", "@ describe pod POD"),
+    ("forbidden_events", "starting", "starting for 3m 5s: PodInitializing", "@ describe pod POD"),
 ];
 
 #[test]
@@ -266,6 +272,14 @@ fn what_is_well_has_no_cause() {
     assert_eq!((well.available, well.down_since, &well.cause), (Some(true), None, &None));
     assert_eq!((well.digest, well.synced.as_deref()), (Some(Digest::of(b"v0.2.0")), Some(COMMIT)));
     assert!(well.image.unwrap().starts_with("ghcr.io/blogle/dojo:v0.2.0@sha256:"));
+    // A digest decides what runs, whatever the tag before it says.
+    let mut renamed = objects("well");
+    let image = &mut renamed[0]["spec"]["template"]["spec"]["containers"][0]["image"];
+    *image = image.as_str().unwrap().replace("v0.2.0", "edge").into();
+    assert_eq!(
+        workload(&Found { objects: renamed, unseen: vec!["replicasets: forbidden".into()] }).cause,
+        None
+    );
     let old = of("unsynced_flux");
     assert_eq!((old.available, old.digest), (Some(true), Some(Digest::of(b"v0.1.0"))));
 }
@@ -273,7 +287,7 @@ fn what_is_well_has_no_cause() {
 #[test]
 fn since_when_it_is_down_is_the_deployments_word() {
     let down = |name: &str| of(name).down_since.map(|at| span(now().duration_since(at)));
-    assert_eq!(down("init_disk_full").as_deref(), Some("3m12s"));
+    assert_eq!(down("init_disk_full").as_deref(), Some("3m 12s"));
     assert_eq!(down("terminating").as_deref(), Some("20s"));
     assert_eq!((down("scaled_to_zero"), of("scaled_to_zero").available), (None, Some(false)));
     assert_eq!(down("unsynced_argocd"), None);
@@ -288,7 +302,7 @@ fn what_was_not_seen_is_unknown() {
     };
     let blind = forbidden("Event", "events: forbidden");
     assert_eq!(blind.unseen, ["events: forbidden"]);
-    assert_eq!(blind.cause.unwrap().what, "starting for 3m05s: PodInitializing");
+    assert_eq!(blind.cause.unwrap().what, "starting for 3m 5s: PodInitializing");
     let cause = forbidden("Deployment", "deployments: forbidden");
     assert_eq!((cause.image, cause.available, cause.down_since), (None, None, None));
     assert_eq!(cause.cause.unwrap().what, "there is no Secret dojo");
@@ -315,9 +329,20 @@ fn nothing_is_told_of_what_is_over() {
             "message": "it goes on"}),
         );
         let cause = workload(&Found { objects, unseen: Vec::new() }).cause.unwrap();
-        assert_eq!(cause.what, "starting for 3m05s: it goes on", "{name}");
+        assert_eq!(cause.what, "starting for 3m 5s: it goes on", "{name}");
         assert!(cause.kind.is_progress());
     }
+    // Argo CD keeps the failure of an earlier sync.
+    let failed = objects("sync_failed_argocd").pop().unwrap()["status"]["operationState"].take();
+    let told = |sync: Value| {
+        let mut objects = objects("well");
+        let status = &mut objects.last_mut().unwrap()["status"];
+        (status["operationState"], status["sync"]) = (failed.clone(), sync);
+        workload(&Found { objects, unseen: Vec::new() }).cause.map(|cause| cause.kind)
+    };
+    assert_eq!(told(serde_json::json!({"status": "Synced", "revision": COMMIT})), None);
+    assert_eq!(told(serde_json::json!({"status": "OutOfSync", "revision": "0"})), None);
+    assert_eq!(told(serde_json::json!({"status": "OutOfSync", "revision": COMMIT})), Some(Kind::SyncFailed));
     // The Deployment still tells of the pod before the change.
     let mut objects = objects("well");
     objects[0]["metadata"]["generation"] = 8.into();
@@ -354,10 +379,4 @@ fn last_words_are_read_as_dojo_writes_them() {
     assert_eq!(LastWords::parse("\n"), None);
     let hostile = read("error: \u{1b}[2J https://me:secret@example.com/x\n");
     assert_eq!(hostile.error, "[2J https://***@example.com/x");
-}
-
-#[test]
-fn spans_are_read_at_a_glance() {
-    let told = [0, 59, 60, 192, 3600, 7500, 86400 * 3 + 4 * 3600].map(|s| span(SignedDuration::from_secs(s)));
-    assert_eq!(told, ["0s", "59s", "1m00s", "3m12s", "1h00m", "2h05m", "3d04h"]);
 }

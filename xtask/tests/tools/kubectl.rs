@@ -1,4 +1,5 @@
-//! A `kubectl` on PATH that renders as the real one does, has two contexts, and writes down what a cluster would be told.
+//! A `kubectl` on PATH that renders as the real one does, has two contexts, shows recorded states of a cluster, and writes
+//! down what a cluster would be told.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
@@ -28,6 +29,13 @@ for last; do :; done
 case "$3" in
     apply) REAL kustomize "$last" >FOLDER/applied && echo "deployment.apps/dojo configured" ;;
     rollout) echo 'deployment "dojo" successfully rolled out' ;;
+    --namespace)
+        case "$6" in
+            deployments,*) cat FOLDER/state 2>/dev/null && exit 0 ;;
+            *) echo '{"kind": "List", "items": []}'; exit 0 ;;
+        esac
+        echo "The connection to the server 10.0.0.1:6443 was refused - did you specify the right host or port?" >&2
+        exit 1 ;;
     *) exit 2 ;;
 esac
 "#;
@@ -54,6 +62,15 @@ impl Kubectl {
     /// Which of `apply` and `rollout` fails from now on.
     pub fn fails(&self, verb: &str) {
         fs::write(self.0.path().join("fails"), verb).unwrap();
+    }
+
+    /// What `get` shows from now on, as JSON; `None`: the API server does not answer.
+    pub fn shows(&self, state: Option<&str>) {
+        let path = self.0.path().join("state");
+        match state {
+            Some(state) => fs::write(path, state).unwrap(),
+            None => drop(fs::remove_file(path)),
+        }
     }
 
     /// What the cluster was asked since the last look, one line a command.

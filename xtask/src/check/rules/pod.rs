@@ -25,7 +25,14 @@ pub fn volume(m: &Manifest) -> Vec<Finding> {
     let fix = "mount the claim, or the ledger is gone with the pod";
     let mut found = Vec::new();
     for workload in m.workloads() {
-        let data = named(workload, &format!("{POD}/volumes"), "data");
+        let volumes = format!("{POD}/volumes");
+        if m.is_guard(workload) {
+            let claims = list(workload, &volumes).iter().any(|v| v.get("persistentVolumeClaim").is_some());
+            let fix = "the old pod has the volume: a guard must not wait for it";
+            found.extend(claims.then(|| finding(workload, &volumes, "has a claim", fix)));
+            continue;
+        }
+        let data = named(workload, &volumes, "data");
         if !matches!(m.role, Role::Local) || workload.pointer(&format!("{data}/emptyDir")).is_none() {
             let claim = format!("{data}/persistentVolumeClaim/claimName");
             found.extend(wants(workload, &claim, &json!("dojo-data"), fix));
@@ -115,6 +122,7 @@ pub fn mounts(m: &Manifest) -> Vec<Finding> {
         };
         [("data", "/data"), ("tmp", "/tmp")]
             .iter()
+            .filter(|(name, _)| *name != "data" || !m.is_guard(workload))
             .filter(|(name, at)| !mounted(name, at))
             .map(|(name, at)| {
                 let problem = format!("has no writable {name} at {at}");
@@ -137,10 +145,41 @@ pub fn migrate_first(m: &Manifest) -> Vec<Finding> {
         }
     }
     for job in m.of_kind("Job") {
+        if m.is_guard(job) {
+            found.extend(guard(m, job));
+            continue;
+        }
         found.extend(wants(job, &format!("{main}/args"), &json!(["init"]), "the Job makes the ledger"));
         found.extend(wants(job, &format!("{POD}/restartPolicy"), &json!("Never"), "a person looks first"));
     }
     found
+}
+
+/// What it checks is what is then started; and it ends, whatever it meets.
+fn guard(m: &Manifest, job: &Value) -> Vec<Finding> {
+    let main = format!("{POD}/containers/0");
+    let fix = "see deploy/k8s/components/presync";
+    let mut found = vec![
+        wants(job, &format!("{main}/args"), &json!(["check", "--config"]), fix),
+        wants(job, &format!("{POD}/restartPolicy"), &json!("Never"), fix),
+        wants_some(job, "/spec/activeDeadlineSeconds", "a pod that cannot start never fails by itself"),
+    ];
+    for deployment in m.of_kind("Deployment") {
+        for key in ["image", "env", "envFrom"] {
+            let wanted = deployment.pointer(&format!("{main}/{key}")).unwrap_or(&Value::Null);
+            found.push(wants(job, &format!("{main}/{key}"), wanted, "it checks what the service gets"));
+        }
+    }
+    found.into_iter().flatten().collect()
+}
+
+/// Why a container ended is read from its pod's status.
+pub fn last_words(m: &Manifest) -> Vec<Finding> {
+    let fix = "the end of the log is then in the pod's status, where `cargo xtask status` reads it";
+    each_container(m, |workload, container| {
+        let path = format!("{container}/terminationMessagePolicy");
+        wants(workload, &path, &json!("FallbackToLogsOnError"), fix).into_iter().collect()
+    })
 }
 
 /// Every container runs the pipeline's image, and where only releases are accepted, a release.

@@ -128,18 +128,19 @@ impl Sources {
                 format!("the image under {tag} says that it was built from {revision:?}, which is no commit");
             return Err(Fault::refused(message).help("build and push it from a commit: CI does").into());
         }
-        let (name, kind) = match (Version::from_tag(tag), tag) {
+        let named = Version::from_tag(tag);
+        let (name, kind) = match (&named, tag) {
             (Some(_), _) => (tag.to_owned(), Accepts::Release),
             // edge itself is never pinned: it moves.
             (None, "edge") => (sha_tag(&revision), Accepts::Edge),
             (None, _) => (tag.to_owned(), Accepts::Sha),
         };
         let told = ran.and_then(|change| change.trailers.commit.clone());
-        let git_ref = match (kind, environment.git_ref) {
-            (Accepts::Release, Ref::Tag) => name.clone(),
+        let git_ref = match (&named, environment.git_ref) {
+            (Some(version), Ref::Tag) => self.pipeline.git_tag(version),
             _ => revision.clone(),
         };
-        let commit = match self.commit(kind, environment.git_ref, &name, &revision) {
+        let commit = match self.commit(named.as_ref(), environment.git_ref, &revision) {
             // What ran there is known by what the infra repository keeps of it.
             Err(error) if told.is_some() && exit_code(&error) == Kind::Remote as u8 => {
                 log::warn!(
@@ -154,20 +155,17 @@ impl Sources {
     }
 
     /// The commit that the project's remote has for an image; `None` if kustomize would not find it there.
-    fn commit(&self, kind: Accepts, by: Ref, name: &str, revision: &str) -> Result<Option<String>> {
-        match (kind, by) {
-            (Accepts::Release, Ref::Tag) => self.commit_of_tag(name),
-            (Accepts::Release, Ref::Commit) => match self.commit_of_tag(name)? {
-                None => self.commit_on_branch(revision),
-                tagged => Ok(tagged),
-            },
-            (Accepts::Edge | Accepts::Sha, _) => self.commit_on_branch(revision),
+    fn commit(&self, version: Option<&Version>, by: Ref, revision: &str) -> Result<Option<String>> {
+        let Some(version) = version else { return self.commit_on_branch(revision) };
+        match (self.commit_of_tag(version)?, by) {
+            (None, Ref::Commit) => self.commit_on_branch(revision),
+            (tagged, _) => Ok(tagged),
         }
     }
 
-    /// The commit that the project's remote has under a tag.
-    pub(super) fn commit_of_tag(&self, tag: &str) -> Result<Option<String>> {
-        let reference = format!("refs/tags/{tag}");
+    /// The commit that the project's remote has under a version's tag.
+    pub(super) fn commit_of_tag(&self, version: &Version) -> Result<Option<String>> {
+        let reference = format!("refs/tags/{}", self.pipeline.git_tag(version));
         let commit = self.project.remote_ref("origin", &reference)?;
         if let Some(commit) = &commit
             && self.project.commit(commit)?.is_none()

@@ -146,6 +146,7 @@ fn image(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
             notes.push(format!("take care: {what}"));
         }
     }
+    let by_commit = to.git_ref == to.revision;
     match &to.commit {
         Some(commit) if *commit == to.revision => {}
         Some(commit) => problems.push(Problem::new(
@@ -155,7 +156,7 @@ fn image(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
         )),
         None => problems.push(Problem::new(
             None,
-            format!("the project's remote has no {}", to.name),
+            format!("the project's remote has no {}", if by_commit { &to.name } else { &to.git_ref }),
             "kustomize could not fetch the manifests: push the commit or the tag first",
         )),
     }

@@ -4,7 +4,7 @@ use super::{Candidate, Facts, GithubFacts, proposal_branch, short};
 use crate::checks::State;
 use crate::fault::Fault;
 use crate::gate::{Override, ReleaseGate};
-use crate::version::{Series, Version};
+use crate::version::Version;
 
 /// Something that stands against the release, and its remedy; without a gate it cannot be passed.
 struct Problem(Option<ReleaseGate>, String, String);
@@ -44,13 +44,13 @@ fn refusal(version: &Version, problems: Vec<Problem>) -> Fault {
 }
 
 fn problems_of_candidate(facts: &Facts, chosen: &Candidate) -> Vec<Problem> {
-    let Facts { version, branch, .. } = facts;
+    let Facts { version, tag, branch, .. } = facts;
     let mut problems = Vec::new();
-    if let Some(tag) = facts.local_tag.as_deref().filter(|tag| *tag != chosen.commit) {
+    if let Some(own) = facts.local_tag.as_deref().filter(|own| *own != chosen.commit) {
         problems.push(Problem(
             None,
-            format!("your own tag {version} names {}, not {}", short(tag), short(&chosen.commit)),
-            format!("git tag --delete {version}"),
+            format!("your own tag {tag} names {}, not {}", short(own), short(&chosen.commit)),
+            format!("git tag --delete {tag}"),
         ));
     }
     let passes = facts.overridden(ReleaseGate::Checks);
@@ -104,19 +104,19 @@ fn problem_of_name(facts: &Facts, chosen: Option<&Candidate>) -> Option<Problem>
 }
 
 fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
-    let Facts { version, branch, .. } = facts;
+    let Facts { version, tag, branch, series_branch: own, .. } = facts;
     let mut problems = Vec::new();
-    if let Some(tag) = facts.remote_tag.as_ref().or(facts.local_tag.as_ref()) {
+    if let Some(commit) = facts.remote_tag.as_ref().or(facts.local_tag.as_ref()) {
         let help = match facts.published {
-            Ok(None) if facts.remote_tag.is_none() => format!("only you have it: git tag --delete {version}"),
-            Ok(None) => format!(
-                "it was never published: git push --delete origin {version}; git tag --delete {version}"
-            ),
+            Ok(None) if facts.remote_tag.is_none() => format!("only you have it: git tag --delete {tag}"),
+            Ok(None) => {
+                format!("it was never published: git push --delete origin {tag}; git tag --delete {tag}")
+            }
             _ => "a version is never moved: release the next one".to_owned(),
         };
         problems.push(Problem(
             None,
-            format!("a tag {version} stands on {}, which was not prepared to be {version}", short(tag)),
+            format!("a tag {tag} stands on {}, which was not prepared to be {version}", short(commit)),
             help,
         ));
     }
@@ -124,11 +124,10 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
     let by_hand = facts.remote_tag.is_some();
     if let Some(last) = facts.last.as_ref().filter(|last| *last > version || *last == version && !by_hand) {
         let text = format!("{last} is released already");
-        let series = Series::of(version).branch();
-        let help = if series == *branch {
+        let help = if own == branch {
             "choose a version above it".to_owned()
         } else {
-            format!("choose a version above it; to mend an older one, push a branch {series} from it first")
+            format!("choose a version above it; to mend an older one, push a branch {own} from it first")
         };
         problems.push(Problem(Some(ReleaseGate::Newer), text, help));
     } else if let Some(other) = &facts.under_way {
@@ -152,7 +151,6 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
     }
     if facts.on_branch.as_ref() != Some(branch) {
         let on = facts.on_branch.as_deref().unwrap_or("a detached HEAD");
-        let own = Series::of(version).branch();
         let (what, help) = if on == own {
             let what = format!("you are on {on}, which the remote does not have");
             (what, format!("git push --set-upstream origin {own}"))
@@ -188,10 +186,7 @@ fn problems_of_tree(facts: &Facts) -> Vec<Problem> {
         problems.push(Problem(
             None,
             format!("{} was closed and not merged", proposal.url),
-            format!(
-                "reopen it; or git push --delete origin {}, and run this again",
-                proposal_branch(version)
-            ),
+            format!("reopen it; or git push --delete origin {}, and run this again", proposal_branch(tag)),
         ));
     }
     problems

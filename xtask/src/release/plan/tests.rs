@@ -31,6 +31,8 @@ fn run(status: &str, conclusion: Option<&str>) -> WorkflowRun {
 fn fresh() -> Facts {
     Facts {
         version: version("v0.2.0"),
+        tag: "v0.2.0".into(),
+        series_branch: "release/0.2".into(),
         branch: "master".into(),
         on_branch: Some("master".into()),
         dirty: vec![],
