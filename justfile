@@ -43,6 +43,14 @@ doctor:
 status:
     cargo xtask status
 
+# The pipeline as a page for a browser
+board file="target/board.html":
+    cargo xtask board --out {{ file }}
+
+# The pictures in docs/screenshots, by Chromium
+screenshots:
+    DOJO_REQUIRE_TOOLS=1 DOJO_SCREENSHOTS={{ justfile_directory() }}/docs/screenshots cargo test --package xtask --test board
+
 # The image that is deployed, by nix
 image:
     nix build .#docker

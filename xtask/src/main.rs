@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod terminal;
 
 mod archive;
+mod board;
 mod bounded;
 mod builder;
 mod changelog;
@@ -81,8 +82,10 @@ enum Verb {
     Hold(hold::HoldArgs),
     /// End a hold.
     Unhold(hold::UnholdArgs),
-    /// What each environment pins, and what it runs.
+    /// What each environment pins and runs, what is wrong, and what to do.
     Status(status::Args),
+    /// The same as one page for a browser, with what happened and what waits.
+    Board(board::Args),
     /// Pin what an environment runs, where its pin was lost or broken.
     Adopt(deploy::AdoptArgs),
     /// What a promotion would change: commits, migrations, manifests, required keys, bytes to pull.
@@ -129,6 +132,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Hold(args) => hold::hold(args, &root()?),
         Verb::Unhold(args) => hold::unhold(args, &root()?),
         Verb::Status(args) => status::run(args, &root()?),
+        Verb::Board(args) => board::run(args, &root()?),
         Verb::Adopt(args) => deploy::adopt(args, &root()?),
         Verb::Diff(args) => deploy::diff(args, &root()?),
         Verb::Log(args) => pin_log::run(args, &root()?),

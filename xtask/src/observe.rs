@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::cluster;
 use crate::fault::Fault;
 use crate::git::Git;
-use crate::image::Labels;
+use crate::image::{Digest, Labels};
 use crate::infra::Infra;
 use crate::pipeline::{Environment, Pipeline, Place};
 use crate::registry::Registry;
@@ -119,6 +119,18 @@ pub fn look(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> L
         situations.push(situation::judge(facts));
     }
     Look { tip, situations }
+}
+
+/// What `edge` names in the registry.
+pub fn edge(pipeline: &Pipeline, root: &Path) -> Result<(Digest, Labels), String> {
+    let (registry, root) = (pipeline.registry().to_owned(), PathBuf::from(root));
+    let asked = ask(REMOTE, move || {
+        let registry = Registry::open(&registry, &root)?;
+        let digest = registry.resolve("edge")?.ok_or_else(|| Fault::refused("it has no tag edge"))?;
+        let labels = registry.labels(&digest)?;
+        Ok((digest, labels))
+    });
+    asked.answer()
 }
 
 fn heard(service: Asked<Observed>) -> Observed {

@@ -57,6 +57,7 @@ const EDGE_ON_EDGE: &[(&str, &str)] = &[
 ];
 /// One verb each.
 const COMMANDS: &[&str] = &[
+    "board",
     "check",
     "ci",
     "deploy",

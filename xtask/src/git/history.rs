@@ -9,6 +9,9 @@ use super::Git;
 use crate::fault::Fault;
 use crate::history::Commit;
 
+/// A whole commit, for [`commits`].
+const WHOLE: &str = "--format=%H%x1f%cI%x1f%an%x1f%B";
+
 impl Git {
     /// Whether `ancestor`, which need not be here, is `descendant` or one of its ancestors.
     pub fn is_ancestor(&self, ancestor: &str, descendant: &str) -> Result<bool> {
@@ -31,16 +34,15 @@ impl Git {
     /// The commits that lead to `revision`, newest first; with `paths`, only those that changed one of them. On
     /// all lines: a merge that was made the wrong way round takes what was the branch off the line of first parents.
     pub fn log(&self, revision: &str, paths: &[&str]) -> Result<Vec<Commit>> {
-        let mut args =
-            vec!["-z", "--topo-order", "--full-history", "--format=%H%x1f%cI%x1f%an%x1f%B", revision, "--"];
+        let mut args = vec!["-z", "--topo-order", "--full-history", WHOLE, revision, "--"];
         args.extend(paths);
-        let text = self.walk(&args)?;
-        let commits = text.split('\0').filter_map(|entry| {
-            let mut fields = entry.splitn(4, '\x1f');
-            let mut next = || fields.next().map(|field| field.trim().to_owned());
-            Some(Commit { id: next()?, time: utc(&next()?), author: next()?, message: next()? })
-        });
-        Ok(commits.collect())
+        Ok(commits(&self.walk(&args)?))
+    }
+
+    /// The newest commits after `from` (or from the start) up to `to`, newest first, merges left out.
+    pub fn between(&self, from: Option<&str>, to: &str, most: usize) -> Result<Vec<Commit>> {
+        let (range, most) = (self.range(from, to)?, format!("--max-count={most}"));
+        Ok(commits(&self.walk(&["-z", "--topo-order", "--no-merges", &most, WHOLE, &range, "--"])?))
     }
 
     /// The subjects of the commits after `from` (or from the start) up to `to`, newest first, merges left out.
@@ -125,6 +127,16 @@ impl Git {
         let unshallow = if shallow { "--unshallow " } else { "" };
         Err(Fault::usage(lacks).help(format!("git fetch {unshallow}--tags origin")).into())
     }
+}
+
+/// What `git log -z` writes by [`WHOLE`].
+fn commits(text: &str) -> Vec<Commit> {
+    let commits = text.split('\0').filter_map(|entry| {
+        let mut fields = entry.splitn(4, '\x1f');
+        let mut next = || fields.next().map(|field| field.trim().to_owned());
+        Some(Commit { id: next()?, time: utc(&next()?), author: next()?, message: next()? })
+    });
+    commits.collect()
 }
 
 fn utc(rfc3339: &str) -> String {
