@@ -74,6 +74,15 @@ impl Github {
         })
     }
 
+    /// Sets a status of a commit, which replaces the one of before under the same name.
+    pub fn set_status(&self, commit: &str, name: &str, good: bool, description: &str) -> anyhow::Result<()> {
+        // GitHub takes no longer one.
+        let description: String = description.chars().take(140).collect();
+        let state = if good { "success" } else { "failure" };
+        let content = json!({ "state": state, "context": name, "description": description });
+        self.http.send(&Call::post(&self.path(&format!("statuses/{commit}"))).json(&content)).map(drop)
+    }
+
     /// Whether a branch has rules, of which a push may not meet one.
     pub fn is_protected(&self, branch: &str) -> anyhow::Result<bool> {
         #[derive(Deserialize)]

@@ -23,6 +23,8 @@ use crate::workload::{self, Expected, Found, Workload};
 
 /// How long the infra repository, the project's remote and the registry may take.
 const REMOTE: Duration = Duration::from_secs(8);
+/// How long git may take for one answer of a remote: less, so that it is gone before its time is over.
+const GIT: Duration = Duration::from_secs(7);
 /// How long a service may take for its two answers.
 const SERVICE: Duration = Duration::from_secs(7);
 
@@ -144,8 +146,7 @@ fn ask_service(environment: &Environment) -> Asked<Observed> {
 
 /// The project's branch, as its remote has it; the commit is here afterwards.
 fn ask_tip(pipeline: &Pipeline, root: &Path) -> Asked<String> {
-    let (reference, project) =
-        (format!("refs/heads/{}", pipeline.branch), Git::at(root).within(Some(REMOTE)));
+    let (reference, project) = (format!("refs/heads/{}", pipeline.branch), Git::at(root).within(Some(GIT)));
     ask(REMOTE, move || {
         let missing = || Fault::refused(format!("the project's remote has no {reference}"));
         let tip = project.remote_ref("origin", &reference)?.ok_or_else(missing)?;
@@ -163,7 +164,7 @@ fn ask_infra(
 ) -> Asked<Vec<Result<Pinning, String>>> {
     let (pipeline, environments, root) = (pipeline.clone(), environments.to_vec(), PathBuf::from(root));
     ask(REMOTE, move || {
-        let infra = Infra::clone_within(&pipeline, &root, Some(REMOTE))?;
+        let infra = Infra::clone_within(&pipeline, &root, Some(GIT))?;
         let pinning = |environment| pinning(&infra, environment).map_err(told);
         Ok(environments.iter().map(pinning).collect())
     })

@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
+use crate::github::Github;
 use crate::observe::{self, Look};
 use crate::pipeline::{Environment, Pipeline};
 use crate::situation::{Situation, overview};
@@ -22,6 +23,7 @@ const REST: Duration = Duration::from_secs(2);
   cargo xtask status production
   cargo xtask status production --watch
   cargo xtask status --check --json     for a monitor
+  cargo xtask status --check --post     for a scheduled workflow of the infra repository
 
 States: ok: it runs what is pinned, and is ready. rolling out: the pin is younger than ten minutes, and does not run yet. NOT READY:
 it runs what is pinned, and is not ready. DRIFT: it runs something else than what is pinned. DOWN: the cluster says that no pod is
@@ -33,11 +35,14 @@ pub struct Args {
     /// Only this environment, in full.
     environment: Option<String>,
     /// Look again and again: a terminal is drawn anew, elsewhere each change is printed.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["check", "post"])]
     watch: bool,
     /// Exit with 1 if anything is wrong or unknown.
     #[arg(long)]
     check: bool,
+    /// Also post the outcome to GitHub: on the infra repository's commit that was read, one status an environment.
+    #[arg(long, requires = "check")]
+    post: bool,
     /// Print one JSON object in place of the screen; with --watch one a line, at each change.
     #[arg(long)]
     json: bool,
@@ -60,7 +65,8 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     } else {
         println!("{}", screen(args, &look));
     }
-    if args.check { check(&look) } else { Ok(()) }
+    let posted = if args.post { post(&pipeline, &look) } else { Ok(()) };
+    if args.check { check(&look).and(posted) } else { Ok(()) }
 }
 
 fn object(look: &Look) -> Value {
@@ -112,6 +118,22 @@ fn watch(args: &Args, pipeline: &Pipeline, environments: &[Environment], root: &
         shown = Some(what);
         std::thread::sleep(REST);
     }
+}
+
+/// Sets the status `dojo/ENVIRONMENT` of the commits that say what runs, for whoever looks at them on GitHub.
+fn post(pipeline: &Pipeline, look: &Look) -> Result<()> {
+    let (api, repository) = pipeline.infra.pulls()?;
+    let github = Github::open(&api, &repository)?;
+    for situation in &look.situations {
+        let name = &situation.facts.environment.name;
+        let Ok(infra) = &situation.facts.infra else {
+            eprintln!("note: {name}: the infra repository does not answer, so there is no commit to post to");
+            continue;
+        };
+        let context = format!("{}/{name}", pipeline.service());
+        github.set_status(&infra.head, &context, !situation.is_wrong(), &situation.headline())?;
+    }
+    Ok(())
 }
 
 /// Ends with 1 if anything is wrong.

@@ -20,12 +20,14 @@ mod service;
 mod tools;
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use environments::{Environments, Operator, ended, path};
 use kubectl::Kubectl;
 use serde_json::{Value, json};
+use server::{Answer, Server};
 
 /// Runs a command that commits, as if it were that long ago.
 fn ago(operator: &Operator, seconds: i64, args: &[&str]) {
@@ -238,4 +240,79 @@ fn a_wait_that_is_superseded() {
     let said = ended(4, &["promote", "--wait"], &output);
     let screen = said.split("\ndone: infra commit").nth(1).unwrap().to_owned();
     snapshot("superseded", &operator, &screen);
+}
+
+#[test]
+fn the_outcome_is_posted_on_the_commit_that_was_read() {
+    let (stage, operator) = stage();
+    let github = Server::start(|request| match request.method.as_str() {
+        "POST" => Answer::new(201).header("Content-Type", "application/json").body("{}"),
+        _ => Answer::new(404),
+    });
+    let infra = format!(
+        "branch: main, repository: github.com/blogle/infra, github: {{api: '{0}', uploads: '{0}'}}}}",
+        github.url()
+    );
+    edit_pipeline(&operator, "branch: main}", &infra);
+    let post = |code: i32| {
+        let args = ["status", "--check", "--post"];
+        let output = operator.xtask(&args).env("GITHUB_TOKEN", "ghs_job").output().unwrap();
+        ended(code, &args, &output);
+    };
+    post(0);
+    stage.service("production").set_silent(true);
+    post(1);
+    let told: Vec<_> = github
+        .requests()
+        .iter()
+        .map(|request| {
+            assert_eq!(request.path, format!("/repos/blogle/infra/statuses/{}", stage.head()));
+            assert_eq!(request.authorization.as_deref(), Some("Bearer ghs_job"));
+            let body: Value = serde_json::from_slice(&request.body).unwrap();
+            let text = |key: &str| body[key].as_str().unwrap().to_owned();
+            assert!(text("description").len() <= 140, "{body}");
+            (text("context"), text("state"))
+        })
+        .collect();
+    let [good, bad] = ["success", "failure"].map(str::to_owned);
+    let name = |name: &str| format!("dojo/{name}");
+    assert_eq!(
+        told,
+        [
+            (name("staging"), good.clone()),
+            (name("production"), good.clone()),
+            (name("staging"), good),
+            (name("production"), bad)
+        ]
+    );
+}
+
+#[test]
+fn whoever_stays_silent_is_told_and_delays_nobody_for_ever() {
+    let (stage, operator) = stage();
+    // It accepts, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = silent.local_addr().unwrap().to_string();
+    edit_pipeline(&operator, &stage.service("production").url, &format!("http://{host}"));
+    let said = operator.ends(1, &["status", "--check"]);
+    assert!(said.contains("staging      ok"), "{said}");
+    assert!(said.contains("production v0.3.0 NO ANSWER: ") && said.contains("timeout"), "{said}");
+
+    edit_pipeline(&operator, &stage.path(), &format!("http://{host}/infra.git"));
+    let registry = format!("oci:{}", stage.project.path("registry").display());
+    edit_pipeline(&operator, &registry, &format!("{host}/dojo"));
+    let said = operator.ends(1, &["status", "production", "--check"]);
+    assert!(said.contains("  pinned   unknown: cannot clone branch main of http://"), "{said}");
+    assert!(said.contains("no answer within 7 s"), "{said}");
+    // Nothing is left running, and nothing left lying.
+    let left: Vec<_> = fs::read_dir(&operator.temporary).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+
+    edit_pipeline(&operator, &format!("http://{host}/infra.git"), &stage.path());
+    let said = operator.ends(1, &["status", "staging", "--check"]);
+    assert!(
+        said.contains("staging v0.4.0 WRONG")
+            && said.contains("the registry does not tell of the pinned image: no answer within 8 s"),
+        "{said}"
+    );
 }

@@ -1,4 +1,4 @@
-//! `.github/workflows/ci.yml`, and the infra template's `verify.yml`: triggers, jobs and permissions as the architecture says, and nothing that a token or a
+//! `.github/workflows/ci.yml`, and the infra template's `verify.yml` and `status.yml`: triggers, jobs and permissions as the architecture says, and nothing that a token or a
 //! cache could be stolen through.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper may stop its test as the test may")]
@@ -14,8 +14,9 @@ fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(".github/workflows/ci.yml")
 }
 
-fn verify() -> PathBuf {
-    file().parent().unwrap().join("../../deploy/infra-template/.github/workflows/verify.yml")
+/// One of the infra template.
+fn template(name: &str) -> PathBuf {
+    file().parent().unwrap().join("../../deploy/infra-template/.github/workflows").join(name)
 }
 
 fn text() -> String {
@@ -130,7 +131,8 @@ fn only_what_publishes_sees_the_token_and_only_the_tests_have_a_cache() {
 /// What proposes a pull request is anybody's: nothing of it is checked out, and no secret is there to be taken.
 #[test]
 fn the_required_check_of_the_infra_repository_runs_the_projects_tool_alone() {
-    let workflow: Value = serde_yaml::from_str(&std::fs::read_to_string(verify()).unwrap()).unwrap();
+    let workflow: Value =
+        serde_yaml::from_str(&std::fs::read_to_string(template("verify.yml")).unwrap()).unwrap();
     let pipeline = pipeline();
     let (_, repository) = pipeline["repository"].as_str().unwrap().split_once('/').unwrap();
     assert_eq!(workflow["on"], json!({"pull_request": {"branches": [pipeline["infra"]["branch"]]}}));
@@ -146,15 +148,33 @@ fn the_required_check_of_the_infra_repository_runs_the_projects_tool_alone() {
     assert!(!job.to_string().contains("secrets."), "{job}");
 }
 
+#[test]
+fn the_scheduled_look_may_set_a_status_and_nothing_else() {
+    let text = std::fs::read_to_string(template("status.yml")).unwrap();
+    let workflow: Value = serde_yaml::from_str(&text).unwrap();
+    assert_eq!(workflow["permissions"], json!({}));
+    let job = &workflow["jobs"]["status"];
+    assert_eq!(job["permissions"], json!({"contents": "read", "statuses": "write"}));
+    assert!(job["timeout-minutes"].is_u64());
+    let [checkout, build, run] = &steps(job)[..] else { panic!("{job}") };
+    assert_eq!(checkout["with"]["persist-credentials"], false);
+    assert_eq!(build["run"], "cargo build --locked --package xtask");
+    assert_eq!(run["run"], "cargo xtask status --check --post");
+    assert!(build["env"].is_null() && !job.to_string().contains("secrets."), "{job}");
+}
+
 /// A tag of an action can be moved to anything; a commit cannot.
 #[test]
 fn actions_are_pinned_by_commit_with_their_version_beside() {
-    let [ours, template] = [file(), verify()].map(|file| std::fs::read_to_string(file).unwrap());
+    let files = [file(), template("verify.yml"), template("status.yml")];
+    let [ours, verify, status] = files.map(|file| std::fs::read_to_string(file).unwrap());
     let uses = |text: &str| -> Vec<String> {
-        text.lines().filter_map(|line| Some(line.trim().split_once("uses: ")?.1.to_owned())).collect()
+        text.lines().filter_map(|line| Some(line.trim().trim_start_matches("- ").split_once("uses: ").filter(|(start, _)| start.is_empty())?.1.to_owned())).collect()
     };
-    assert!(uses(&ours).contains(&uses(&template)[0]), "one version of an action: {:?}", uses(&template));
-    for action in uses(&(ours + &template)) {
+    for theirs in [&verify, &status] {
+        assert!(uses(&ours).contains(&uses(theirs)[0]), "one version of an action: {:?}", uses(theirs));
+    }
+    for action in uses(&(ours + &verify + &status)) {
         let (_, pin) = action.split_once('@').unwrap();
         let (commit, version) = pin.split_once(" # v").unwrap_or_else(|| panic!("{action} names no version"));
         assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{action}");
@@ -181,7 +201,8 @@ fn the_workflow_checkers_find_nothing() {
         if !tools::need(program, package) {
             continue;
         }
-        let output = Command::new(program).args(args).args([file(), verify()]).output().unwrap();
+        let files = [file(), template("verify.yml"), template("status.yml")];
+        let output = Command::new(program).args(args).args(files).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&said));
     }

@@ -27,7 +27,8 @@ impl Infra {
 
     /// Where pull requests are made: GitHub's API, and the repository as `HOST/OWNER/NAME`.
     pub fn pulls(&self) -> Result<(Api, String), Fault> {
-        let needs = |what: &str| Fault::usage(format!("{PATH}: --pr needs {what}"));
+        let needs =
+            |what: &str| Fault::usage(format!("{PATH}: pull requests and commit statuses need {what}"));
         let repository = self.repository().ok_or_else(|| {
             needs("to know the infra repository on GitHub")
                 .help("write infra: {url: …, branch: …, repository: github.com/OWNER/NAME}")
