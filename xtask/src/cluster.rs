@@ -1,7 +1,6 @@
 //! A cluster, by `kubectl`. For teams without a GitOps controller it is given whole folders, and waited for; and it is looked
 //! at to tell why an environment is not up. Nothing of it is read to decide on a version.
 
-#[allow(dead_code, reason = "status is to call it")]
 mod look;
 
 use std::io::{BufRead as _, BufReader, Read};
@@ -12,7 +11,6 @@ use std::sync::Mutex;
 use serde_json::Value;
 
 use crate::fault::{Fault, without_credentials};
-#[allow(unused_imports, reason = "status is to call it")]
 pub use look::look;
 
 /// For one answer of the API server; kubectl alone would wait for ever.

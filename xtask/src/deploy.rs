@@ -18,8 +18,10 @@ use crate::situation::Situation;
 use crate::terminal;
 use crate::version::Version;
 
+mod adopt;
 mod apply;
 mod args;
+mod diff;
 mod gather;
 mod plan;
 mod practice;
@@ -27,8 +29,10 @@ mod pull;
 mod render;
 mod verify;
 mod wait;
+pub use adopt::{Args as AdoptArgs, run as adopt};
 use args::{How, Look};
 pub use args::{PromoteArgs, RollbackArgs};
+pub use diff::{Args as DiffArgs, run as diff};
 use gather::{Asked, Sources};
 use plan::{Facts, Plan, Verb};
 use render::Rendering;
@@ -281,7 +285,11 @@ impl Deploy<'_> {
     /// Makes the plan's commit; nothing points to it yet.
     fn commit(&self, plan: &Plan, manifests: Option<&str>) -> Result<String> {
         let Sources { pipeline, infra, .. } = &self.sources;
-        let message = plan.message(pipeline.service(), &self.sources.changes(plan)?, &infra.identity()?);
+        let message = plan.message(
+            pipeline.service(),
+            &self.sources.changes(plan.verb, &plan.from, &plan.to)?,
+            &infra.identity()?,
+        );
         infra.commit(&self.asked.environment, &change(plan, manifests), &message)
     }
 
@@ -289,7 +297,10 @@ impl Deploy<'_> {
     /// the manifests that the commit is to have, where the environment keeps them rendered.
     fn render(&mut self, plan: &Plan) -> Result<Option<String>> {
         let manifests = match self.asked.environment.manifests {
-            Manifests::Rendered if plan.change => Some(self.rendered(plan)?),
+            Manifests::Rendered if plan.change => {
+                let restore = plan.restore.as_deref();
+                Some(render::overlay(&self.sources, &self.asked.environment, &plan.commit, restore)?)
+            }
             _ => None,
         };
         // What could not be rendered before a lost race may take a minute each time.
@@ -297,7 +308,8 @@ impl Deploy<'_> {
             return Ok(manifests);
         }
         let change = plan.change.then(|| change(plan, manifests.as_deref()));
-        let rendering = render::run(&self.sources, &self.asked.environment, plan, change.as_ref())?;
+        let rendering =
+            render::run(&self.sources, &self.asked.environment, (&plan.from, &plan.to), change.as_ref())?;
         let Rendering { image, containers, why, .. } = &rendering;
         match (containers, why) {
             (Some(number), _) => self.say(&format!("  render  {number} containers run {image}")),
@@ -319,21 +331,6 @@ impl Deploy<'_> {
         }
         self.rendering = Some(rendering);
         Ok(manifests)
-    }
-
-    /// The overlay at the plan's commit, as kustomize renders it.
-    fn rendered(&self, plan: &Plan) -> Result<String> {
-        let folder = tempfile::tempdir().context("no folder to render in")?;
-        self.sources.project.export(&plan.commit, "deploy/k8s", folder.path())?;
-        // The restore goes in here: what is rendered has its generated names, and no generator merges into it later.
-        let wrapper = folder.path().join("deploy/k8s/with-restore");
-        std::fs::create_dir(&wrapper)?;
-        let (name, restore) = (&self.asked.environment.name, plan.restore.as_deref().unwrap_or_default());
-        let text = format!(
-            "resources: [../overlays/{name}]\nconfigMapGenerator:\n- {{name: dojo, behavior: merge, literals: [\"DOJO_RESTORE={restore}\"]}}\n"
-        );
-        std::fs::write(wrapper.join("kustomization.yaml"), text)?;
-        Ok(Kustomize::find()?.text(&wrapper)?)
     }
 
     fn finish(&self, state: &str, commit: Option<&str>, line: &str) -> Result<()> {
@@ -368,7 +365,7 @@ fn shortened(words: &str) -> String {
 }
 
 fn change<'a>(plan: &'a Plan, manifests: Option<&'a str>) -> PinChange<'a> {
-    PinChange { pin: &plan.to, restore: plan.restore.as_deref(), manifests }
+    PinChange { pin: &plan.to, restore: plan.restore.as_deref(), manifests, base: plan.base.as_ref() }
 }
 
 /// Why an environment that follows edge does not now.

@@ -26,6 +26,21 @@ pub struct Pinned {
     pub hold: Option<String>,
 }
 
+/// Files to start from where an environment's own are gone, or cannot be edited.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// Where they are from, for people.
+    pub whence: String,
+    /// Path in the infra repository, and text; the kustomization among them.
+    pub files: Vec<(String, String)>,
+}
+
+impl Base {
+    pub fn text(&self, path: &str) -> Option<&str> {
+        self.files.iter().find(|(name, _)| name == path).map(|(_, text)| text.as_str())
+    }
+}
+
 const KEY: &str = "DOJO_RESTORE=";
 
 /// The id that the file names; `None` if it names none.

@@ -42,6 +42,8 @@ pub enum PinGate {
     Checks,
     /// The version's git tag names the commit that the image was built from, as it did before
     Tag,
+    /// What is pinned runs, or is no whole pin (`adopt`)
+    Drift,
     /// A restore that was asked for has been done, and one that is asked for can be
     Restore,
 }

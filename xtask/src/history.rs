@@ -27,6 +27,8 @@ pub struct Change {
     pub pin: Option<Pin>,
     /// The restore after it.
     pub restore: Option<String>,
+    /// Whether the file is gone.
+    pub gone: bool,
 }
 
 impl Change {
@@ -43,6 +45,28 @@ impl Change {
     pub fn schema(&self) -> Option<Schema> {
         let told = self.trailers.digest.as_ref();
         self.trailers.schema.filter(|_| told.is_some() && told == self.digest())
+    }
+}
+
+/// One line of what befell an environment.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Pin(Box<Change>),
+    /// Somebody held it, and why; or ended that.
+    Hold {
+        commit: Commit,
+        /// `Name <email>`, as its message says.
+        by: Option<String>,
+        why: Option<String>,
+    },
+}
+
+impl Event {
+    pub fn commit(&self) -> &Commit {
+        match self {
+            Self::Pin(change) => &change.commit,
+            Self::Hold { commit, .. } => commit,
+        }
     }
 }
 
@@ -111,7 +135,7 @@ mod tests {
                 ..Trailers::default()
             },
             pin: Some(Pin { git_ref: Some(tag.clone()), tag: Some(tag), digest: Some(digest) }),
-            restore: None,
+            ..Change::default()
         }
     }
 

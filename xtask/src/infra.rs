@@ -1,19 +1,22 @@
 //! The infra repository: each environment's pin, the pins before it, and the one way to change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::environment::{HOLD, MANIFESTS, Pinned, RESTORE, beside, restore_of, takes_restore, with_restore};
+use crate::environment::{
+    Base, HOLD, MANIFESTS, Pinned, RESTORE, beside, restore_of, takes_restore, with_restore,
+};
 use crate::fault::{Fault, without_credentials};
 use crate::git::{Git, Push};
-use crate::history::{Change, Commit};
+use crate::history::{Change, Commit, Event};
 use crate::kustomization::{self, Pin, Target};
 use crate::pipeline::{Environment, Manifests, Pipeline, Ref};
 use crate::trailers::Trailers;
 
+mod base;
 mod proposal;
 pub use proposal::Proposal;
 
@@ -34,6 +37,8 @@ pub struct PinChange<'a> {
     pub restore: Option<&'a str>,
     /// The overlay as kustomize renders it at the pin's ref, where the environment keeps it rendered.
     pub manifests: Option<&'a str>,
+    /// What to start from in place of the environment's own files.
+    pub base: Option<&'a Base>,
 }
 
 impl Infra {
@@ -98,7 +103,10 @@ impl Infra {
                 self.pipeline.infra.url,
                 self.pipeline.infra_branch(environment)
             ))
-            .help("start it from deploy/infra-template, or mend the path in deploy/pipeline.yaml")
+            .help(format!(
+                "start it from deploy/infra-template, or mend the path in deploy/pipeline.yaml; if it was lost: cargo xtask adopt {}",
+                environment.name
+            ))
         })
     }
 
@@ -154,8 +162,19 @@ impl Infra {
         Ok(self.git.log(self.head(environment)?, &[&path])?.into_iter().next())
     }
 
-    /// The commits that changed the environment's pin, newest first.
+    /// The commits that changed the environment's pin, newest first; at least one.
     pub fn history(&self, environment: &Environment) -> Result<Vec<Change>> {
+        let changes = self.changes(environment)?;
+        if changes.is_empty() {
+            let problem =
+                Fault::refused(format!("git tells no commit that made {}", environment.kustomization));
+            return Err(problem.help("see git log in a clone of the infra repository").into());
+        }
+        Ok(changes)
+    }
+
+    /// The same, where none is no error.
+    pub fn changes(&self, environment: &Environment) -> Result<Vec<Change>> {
         let target = self.target(environment);
         let paths = [
             environment.kustomization.clone(),
@@ -164,19 +183,16 @@ impl Infra {
         ];
         let pinning = [paths[0].as_str(), &paths[1]];
         let commits = self.git.log(self.head(environment)?, &pinning)?;
-        if commits.is_empty() {
-            let problem =
-                Fault::refused(format!("git tells no commit that made {}", environment.kustomization));
-            return Err(problem.help("see git log in a clone of the infra repository").into());
-        }
         let files =
             commits.iter().flat_map(|commit| paths.iter().map(|path| (commit.id.as_str(), path.as_str())));
         // What was no text then is no pin.
-        let texts = self.git.texts(&files.collect::<Vec<_>>())?.into_iter().map(|text| text.ok().flatten());
+        let texts = self.git.texts(&files.collect::<Vec<_>>())?.into_iter();
+        let texts = texts.map(|text| text.unwrap_or_else(|_| Some(String::new())));
         let mut texts = texts.collect::<Vec<_>>().into_iter();
         let changes = commits.iter().map(|commit| {
             let [kustomization, restore, manifests] =
                 [texts.next(), texts.next(), texts.next()].map(Option::flatten);
+            let gone = kustomization.is_none();
             let mut pin = kustomization.and_then(|text| kustomization::read(&text, &target).ok());
             if let (Some(pin), Manifests::Rendered) = (&mut pin, environment.manifests) {
                 pin.git_ref = self.rendered_ref(environment, &manifests.unwrap_or_default());
@@ -186,7 +202,7 @@ impl Infra {
             let others = trailers.environment.as_ref().is_some_and(|name| *name != environment.name);
             let trailers = if others { Trailers::default() } else { trailers };
             let restore = restore.as_deref().and_then(restore_of);
-            Ok(Change { commit: commit.clone(), trailers, pin, restore })
+            Ok(Change { commit: commit.clone(), trailers, pin, restore, gone })
         });
         let mut changes = changes.collect::<Result<Vec<Change>>>()?;
         // What else a person changed in the file is no change of the pin.
@@ -231,8 +247,13 @@ impl Infra {
     /// The files of a change of what was read, with their texts.
     fn files(&self, environment: &Environment, change: &PinChange<'_>) -> Result<Vec<(String, String)>> {
         let (path, head) = (&environment.kustomization, self.head(environment)?);
-        let before = self.text(environment, head)?;
-        let mut files = Vec::new();
+        let restore_path = beside(path, RESTORE);
+        let base = change.base.into_iter().flat_map(|base| base.files.clone());
+        let mut files: Vec<_> = base.filter(|(name, _)| name != path && *name != restore_path).collect();
+        let before = match change.base.and_then(|base| base.text(path)) {
+            Some(text) => text.to_owned(),
+            None => self.text(environment, head)?,
+        };
         let mut pin = change.pin.clone();
         if let Some(manifests) = change.manifests {
             kustomization::lists_resource(&before, path, MANIFESTS)?;
@@ -250,9 +271,11 @@ impl Infra {
             files.push((beside(path, MANIFESTS), text));
         }
         let after = kustomization::write(&before, &self.target(environment), &pin)?;
-        let restore_path = beside(path, RESTORE);
-        let asked = self.git.show(head, &restore_path)?;
-        if asked.as_deref().and_then(restore_of).as_deref() != change.restore {
+        let there = self.git.show(head, &restore_path)?;
+        let kept = || change.base.and_then(|base| base.text(&restore_path)).map(str::to_owned);
+        let lacking = change.base.is_some() && there.is_none() && takes_restore(&before, path).is_ok();
+        let asked = there.or_else(kept);
+        if lacking || asked.as_deref().and_then(restore_of).as_deref() != change.restore {
             files.push((restore_path, with_restore(asked.as_deref().unwrap_or_default(), change.restore)));
         }
         files.push((path.clone(), after));
@@ -313,6 +336,28 @@ impl Infra {
 
     pub fn identity(&self) -> Result<String> {
         self.git.identity()
+    }
+
+    /// The commits that changed what the environment pins or whether it is held, newest first; one that did both twice.
+    pub fn events(&self, environment: &Environment) -> Result<Vec<Event>> {
+        let path = &environment.kustomization;
+        let [restore, hold] = [RESTORE, HOLD].map(|name| beside(path, name));
+        let mut events: Vec<_> =
+            self.changes(environment)?.into_iter().map(|change| Event::Pin(Box::new(change))).collect();
+        let mut held = None;
+        for commit in self.git.log(self.head(environment)?, &[&hold])?.into_iter().rev() {
+            let why = self.hold_at(environment, &commit.id)?;
+            if why != held {
+                held.clone_from(&why);
+                let by = Trailers::parse(&commit.message).by;
+                events.push(Event::Hold { commit, by, why });
+            }
+        }
+        let order = self.git.log(self.head(environment)?, &[path, &restore, &hold])?;
+        let place: HashMap<_, _> =
+            order.iter().enumerate().map(|(place, commit)| (&commit.id, place)).collect();
+        events.sort_by_key(|event| place.get(&event.commit().id));
+        Ok(events)
     }
 }
 

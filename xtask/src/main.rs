@@ -40,6 +40,7 @@ mod kustomize;
 mod manifest;
 mod observe;
 mod pin;
+mod pin_log;
 mod pipeline;
 mod program;
 mod registry;
@@ -85,6 +86,12 @@ enum Verb {
     Status(status::Args),
     /// The same as one page for a browser, with what happened and what waits.
     Board(board::Args),
+    /// Pin what an environment runs, where its pin was lost or broken.
+    Adopt(deploy::AdoptArgs),
+    /// What a promotion would change: commits, migrations, manifests, required keys, bytes to pull.
+    Diff(deploy::DiffArgs),
+    /// Who changed what an environment pins, when, from what to what, and why.
+    Log(pin_log::Args),
     /// Build, push, load and inspect images.
     #[command(subcommand)]
     Image(image_cmd::Command),
@@ -126,6 +133,9 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Unhold(args) => hold::unhold(args, &root()?),
         Verb::Status(args) => status::run(args, &root()?),
         Verb::Board(args) => board::run(args, &root()?),
+        Verb::Adopt(args) => deploy::adopt(args, &root()?),
+        Verb::Diff(args) => deploy::diff(args, &root()?),
+        Verb::Log(args) => pin_log::run(args, &root()?),
         Verb::Image(command) => image_cmd::run(command, &root()?),
         Verb::Check(args) => check::run(args, &root()?),
         Verb::Ci(args) => ci::run(args, &root()?),

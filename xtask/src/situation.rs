@@ -196,8 +196,7 @@ impl Facts {
     }
 
     fn state(&self) -> State {
-        let wrong =
-            self.workload().and_then(|workload| workload.cause.as_ref()).is_some_and(problems::is_trouble);
+        let wrong = self.cause().is_some_and(problems::is_trouble);
         let young = self.is_young() && !wrong;
         match &self.observed {
             Observed::Silent(_) => match self.workload().and_then(|workload| workload.available) {

@@ -7,10 +7,13 @@ use crate::gate::{Override, PinGate};
 use crate::image::{Digest, Schema};
 use crate::report::Version;
 
+/// The key of the reason, which has a paragraph of its own above the trailers.
+const BECAUSE: &str = "Because";
+
 /// The trailers of one change of a pin. What cannot be read is `None`: a person may have made the commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trailers {
-    /// `promote` or `rollback`.
+    /// `promote`, `rollback` or `adopt`.
     pub verb: Option<String>,
     pub environment: Option<String>,
     /// What was pinned, and is now: by tag.
@@ -29,7 +32,12 @@ pub struct Trailers {
     pub restore: Option<String>,
     /// The digest that was rolled back from.
     pub bad: Option<Digest>,
+    /// `Name <email>`.
     pub by: Option<String>,
+    /// Why, in the operator's words.
+    pub because: Option<String>,
+    /// The gates that were not met and were passed.
+    pub overrides: Vec<Override<PinGate>>,
 }
 
 /// A data file, as the service that has it open describes it.
@@ -101,6 +109,8 @@ impl Trailers {
             restore: text("Pin-Restore"),
             bad: digest("Pin-Bad"),
             by: text("Pin-By"),
+            because: text(BECAUSE),
+            overrides: overrides(&message),
         }
     }
 
@@ -123,18 +133,21 @@ impl Trailers {
             line("Pin-Bad", self.bad.as_ref().map(ToString::to_string)),
             line("Pin-By", self.by.clone()),
         ];
-        lines.into_iter().flatten().collect()
+        let overrides = self.overrides.iter().map(ToString::to_string);
+        lines.into_iter().flatten().chain(overrides).collect()
     }
 
-    /// A message that ends in these trailers and overrides. Lines of the text that look like one are indented, so that
-    /// nobody's prose counts as one.
-    pub fn sign(&self, text: &str, overrides: &[Override<PinGate>]) -> String {
-        let looks = |line: &str| line.starts_with("Pin-") || line.starts_with("Override:");
+    /// A message that ends in the reason, as a paragraph of its own, and in these trailers. Lines of the text that look
+    /// like one are indented, so that nobody's prose counts as one.
+    pub fn sign(&self, text: &str) -> String {
+        let looks = |line: &str| {
+            let key = line.split_once(':').map_or("", |(key, _)| key);
+            key.starts_with("Pin-") || [BECAUSE, "Override"].contains(&key)
+        };
         let plain = |line: &str| if looks(line) { format!(" {line}") } else { line.to_owned() };
         let text = text.trim_end().lines().map(plain).collect::<Vec<_>>().join("\n");
-        let overrides = overrides.iter().map(ToString::to_string);
-        let trailers: Vec<_> = self.lines().into_iter().chain(overrides).collect();
-        format!("{text}\n\n{}\n", trailers.join("\n"))
+        let because = self.because.as_ref().map(|why| format!("{BECAUSE}: {why}\n\n")).unwrap_or_default();
+        format!("{text}\n\n{because}{}\n", self.lines().join("\n"))
     }
 }
 
@@ -178,16 +191,19 @@ mod tests {
             restore: Some("ledger-schema1-seq3".into()),
             bad: Some(Digest::of(b"y")),
             by: Some("A <a@b>".into()),
+            because: Some("it lost a cent: again".into()),
+            overrides: vec![Override { gate: PinGate::Soak, because: "it burns".to_owned() }],
         };
-        let passed = [Override { gate: PinGate::Soak, because: "it burns".to_owned() }];
-        let message =
-            trailers.sign("dojo: x\n\nBrings\nPin-Bad: prose\nOverride: soak because prose", &passed);
+        let prose = "dojo: x\n\nBrings\nPin-Bad: prose\nOverride: soak because prose\n\nBecause: prose";
+        let message = trailers.sign(prose);
         assert!(message.ends_with("Pin-By: A <a@b>\nOverride: soak because it burns\n"), "{message}");
         assert!(message.contains("\n Pin-Bad: prose\n Override: soak because prose\n"), "{message}");
         assert_eq!(Trailers::parse(&message), trailers);
+        let unexplained = Trailers { because: None, ..trailers.clone() };
+        assert_eq!(Trailers::parse(&unexplained.sign(prose)), unexplained);
         assert_eq!(Trailers::parse("by hand"), Trailers::default());
         assert_eq!(Trailers::parse("by hand\n\nPin-Schema: 9\nsays who"), Trailers::default());
-        assert_eq!(overrides(&message), passed);
+        assert_eq!(overrides(&message), trailers.overrides);
     }
 
     #[test]

@@ -173,7 +173,7 @@ fn a_branch_that_is_not_there_stops_only_its_own_environment() {
     }
     let said = scene.operator.ends(0, &["status"]);
     assert!(
-        said.contains("  also     what is pinned is unknown: ") && said.contains("has no branch prod"),
+        said.contains("  also     what is pinned is unknown") && said.contains("has no branch prod"),
         "{said}"
     );
 }

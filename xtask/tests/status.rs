@@ -70,7 +70,7 @@ fn filters(operator: &Operator) -> Vec<(String, &'static str)> {
         (r"\b[0-9a-f]{40}\b", "[commit]"),
         (r"\b[0-9a-f]{12}\b", "[commit]"),
         (r"127\.0\.0\.1:\d+", "[host]"),
-        (r"\b(\d+m )?\d+s ago", "[age] ago"),
+        (r"\b(\d+m( \d+s)?|\d+s) ago", "[age] ago"),
         (r"for \d+s\b", "for [age]"),
         (r"\b3h( 1m)?\b", "3h"),
         (r"\b3m 1\ds", "3m 12s"),
@@ -161,9 +161,10 @@ fn recorded(stage: &Environments, name: &str) -> String {
         ("8c807b66253a61439efeeaf99bc84231ab1533fbfef98ae9451baddd7e62d32e", &digest("v0.3.0")),
         ("v0.2.0", "v0.4.0"),
         ("v0.1.0", "v0.3.0"),
+        ("schema 6, oldest binary 5", "schema 1, oldest binary 1"),
         (
-            "schema 6, oldest binary 5, ledger 0193a1d2-7c4e-7f10-9b3a-5d6e7f809102, sequence 4211",
-            "schema 1, oldest binary 1, ledger ledger-of-production, sequence 7",
+            "ledger 0193a1d2-7c4e-7f10-9b3a-5d6e7f809102, sequence 4211",
+            "ledger ledger-of-production, sequence 7",
         ),
         ("ledger-schema6-seq4211", "ledger-schema1-seq7"),
         ("schema 6:", "schema 1:"),
@@ -192,7 +193,7 @@ fn what_the_cluster_tells() {
     edit_pipeline(
         &operator,
         "after: staging",
-        "after: staging, cluster: {context: prod, namespace: dojo-prod}",
+        "after: staging, cluster: {context: prod, namespace: dojo-prod, argocd: argocd/dojo-production}",
     );
     production.set_frozen(true);
     ago(&operator, 240, &["promote", "production", "v0.4.0", "--yes"]);

@@ -67,6 +67,7 @@ const COMMANDS: &[&str] = &[
     "image_cmd",
     "init",
     "pin",
+    "pin_log",
     "rehearse",
     "release",
     "status",

@@ -77,6 +77,7 @@ fn again(cluster: &Cluster, plan: &Plan) -> String {
     let restore = plan.restore.as_ref().map(|id| format!(" --restore {id}")).unwrap_or_default();
     match plan.verb {
         Verb::Promote => format!("cargo xtask promote {environment} {to} --apply --context {context}"),
+        Verb::Adopt => format!("cargo xtask adopt {environment} --apply --context {context}"),
         Verb::Rollback => {
             format!("cargo xtask rollback {environment} --to {to}{restore} --apply --context {context}")
         }

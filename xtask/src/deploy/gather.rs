@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::plan::{self, Before, Candidate, Facts, Other, Restore, Verb};
+use super::plan::{self, Before, Candidate, Facts, Lost, Other, Restore, Verb};
 use crate::changelog;
 use crate::checks::{Check, judge};
 use crate::data_file::{self, Past};
@@ -25,6 +25,7 @@ use crate::service;
 use crate::terminal::Spinner;
 use crate::version::Version;
 
+mod running;
 mod target;
 
 /// All that is asked.
@@ -65,22 +66,36 @@ impl Sources {
 
     pub fn gather(&self, asked: &Asked) -> Result<Facts> {
         let environment = &asked.environment;
-        let from = self.infra.pinned(environment)?;
-        let history = self.infra.history(environment)?;
+        let (from, mut lost) = match asked.verb {
+            Verb::Adopt => self.standing(environment)?,
+            Verb::Promote | Verb::Rollback => (self.infra.pinned(environment)?, Lost::default()),
+        };
+        let history = match asked.verb {
+            // Nobody need have made the file yet.
+            Verb::Adopt => self.infra.changes(environment)?,
+            Verb::Promote | Verb::Rollback => self.infra.history(environment)?,
+        };
         if asked.restore.is_some() {
             self.infra.takes_restore(environment)?;
         }
-        let to = match asked.verb {
-            Verb::Promote => self.newcomer(asked)?,
-            Verb::Rollback => self.predecessor(asked, &from.pin, &history)?,
+        let observe = || {
+            let _spinner = Spinner::start(format!("asking {}", environment.url));
+            service::observe(&environment.url)
         };
-        let spinner = Spinner::start(format!("asking {}", environment.url));
+        let (to, observed) = match asked.verb {
+            Verb::Promote => (self.newcomer(asked)?, observe()),
+            Verb::Rollback => (self.predecessor(asked, &from.pin, &history)?, observe()),
+            Verb::Adopt => {
+                let observed = observe();
+                let to = self.running(environment, &observed, &from.pin, &lost)?;
+                lost.base = self.base(environment, &to.pin())?;
+                (to, observed)
+            }
+        };
         let before = self.before(asked)?;
-        let observed = service::observe(&environment.url);
-        drop(spinner);
         let checks = match asked.verb {
             Verb::Promote if !asked.follow => self.checks(&to.revision),
-            Verb::Promote | Verb::Rollback => Ok(Vec::new()),
+            Verb::Promote | Verb::Rollback | Verb::Adopt => Ok(Vec::new()),
         };
         let migrations = match &to.commit {
             Some(commit) => self.project.list(commit, "dojo/migrations")?,
@@ -92,6 +107,7 @@ impl Sources {
             verb: asked.verb,
             environment: environment.clone(),
             restore: asked.restore.as_ref().map(|id| restore(id, &history, &observed)),
+            lost,
             tagged_before: tagged_before(&to, &history),
             bad_since: bad_since(&to.digest, &history),
             past: self.past(&history, unseen),
@@ -126,7 +142,7 @@ impl Sources {
     }
 
     /// What a pin names; of a tag alone what the registry has there now.
-    fn digest_of(&self, pin: &Pin) -> Option<Digest> {
+    pub fn digest_of(&self, pin: &Pin) -> Option<Digest> {
         let named = || pin.tag.as_ref().and_then(|tag| self.registry.resolve(tag).ok().flatten());
         pin.digest.clone().or_else(|| if pin.is_nothing() { None } else { named() })
     }
@@ -147,7 +163,7 @@ impl Sources {
     }
 
     /// What a pinned image says of itself: by a commit that pinned it, else by the registry.
-    fn image_of(&self, digest: &Digest, history: &[Change]) -> Option<(String, Schema)> {
+    pub fn image_of(&self, digest: &Digest, history: &[Change]) -> Option<(String, Schema)> {
         let told = history.iter().filter(|change| change.trailers.digest.as_ref() == Some(digest));
         let mut told = told.filter_map(|change| change.trailers.commit.clone().zip(change.trailers.schema));
         let label = || self.registry.labels(digest).map(|labels| (labels.revision, labels.schema)).ok();
@@ -175,27 +191,37 @@ impl Sources {
         Ok(others)
     }
 
-    /// The changelog between the two pins; empty where either is no version.
-    pub fn changes(&self, plan: &plan::Plan) -> Result<String> {
+    /// The changelog between two pins, for a commit's message; empty where either is no version.
+    pub fn changes(&self, verb: Verb, from: &Pin, to: &Pin) -> Result<String> {
+        // What runs brings nothing.
+        if verb == Verb::Adopt {
+            return Ok(String::new());
+        }
+        // A rollback does not fail for its changelog.
+        let (back, sections) = self.sections(from, to).or_else(|error| match verb {
+            Verb::Promote => Err(error),
+            _ => Ok((false, Vec::new())),
+        })?;
+        let does = if back { "Takes back" } else { "Brings" };
+        let told = sections.iter().map(|(version, notes)| format!("{does} {version}:\n\n{notes}\n"));
+        Ok(told.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The changelog's sections between two pins, newest first, and whether it goes back by them; none where either is
+    /// no version.
+    pub fn sections(&self, from: &Pin, to: &Pin) -> Result<(bool, Vec<(Version, String)>)> {
         let version =
             |pin: &Pin| pin.tag.as_deref().and_then(Version::from_tag).filter(|version| !version.is_zero());
-        let (from, Some(to)) = (version(&plan.from), version(&plan.to)) else { return Ok(String::new()) };
+        let (from, Some(to)) = (version(from), version(to)) else { return Ok((false, Vec::new())) };
+        let back = from.as_ref().is_some_and(|from| *from > to);
         let newer = from.as_ref().map_or(&to, |from| from.max(&to));
-        // A rollback does not fail for its changelog.
-        let commit = self.commit_of_tag(newer).or_else(|error| match plan.verb {
-            Verb::Rollback => Ok(None),
-            Verb::Promote => Err(error),
-        })?;
-        let Some(commit) = commit else { return Ok(String::new()) };
-        let Some(text) = self.project.show(&commit, "CHANGELOG.md")? else { return Ok(String::new()) };
+        let Some(commit) = self.commit_of_tag(newer)? else { return Ok((back, Vec::new())) };
+        let Some(text) = self.project.show(&commit, "CHANGELOG.md")? else { return Ok((back, Vec::new())) };
         let (low, high) = match &from {
-            Some(from) if *from > to => (Some(&to), from),
+            Some(from) if back => (Some(&to), from),
             from => (from.as_ref(), &to),
         };
-        let verb = if from.as_ref().is_some_and(|from| *from > to) { "Takes back" } else { "Brings" };
-        let sections = changelog::between(&text, low, high);
-        let told = sections.iter().map(|(version, notes)| format!("{verb} {version}:\n\n{notes}\n"));
-        Ok(told.collect::<Vec<_>>().join("\n"))
+        Ok((back, changelog::between(&text, low, high)))
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::checks::Check;
 use crate::data_file::Past;
-use crate::environment::Pinned;
+use crate::environment::{Base, Pinned};
 use crate::fault::Fault;
 use crate::gate::{Override, PinGate};
 use crate::image::{Digest, Schema};
@@ -23,13 +23,16 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-pub use schema::is_safe;
+pub use gates::{Unmet, unmet};
+pub use schema::{is_known, is_safe, pending};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
     Promote,
     Rollback,
+    /// To pin what runs.
+    Adopt,
 }
 
 impl Verb {
@@ -38,6 +41,7 @@ impl Verb {
         match self {
             Self::Promote => "promote",
             Self::Rollback => "rollback",
+            Self::Adopt => "adopt",
         }
     }
 }
@@ -47,6 +51,7 @@ impl fmt::Display for Verb {
         f.write_str(match self {
             Self::Promote => "promote",
             Self::Rollback => "roll back",
+            Self::Adopt => "adopt",
         })
     }
 }
@@ -89,6 +94,15 @@ pub struct Before {
     pub observed: Observed,
 }
 
+/// What became of the pin that was there, where what runs is to be pinned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Why it is no whole pin; `None` if it is.
+    pub broken: Option<String>,
+    /// The files to start from, where those that are there will not do.
+    pub base: Option<Base>,
+}
+
 /// A released version that is not asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Other {
@@ -123,6 +137,8 @@ pub struct Facts {
     pub from: Pinned,
     pub to: Candidate,
     pub restore: Option<Restore>,
+    /// Of `adopt` alone.
+    pub lost: Lost,
     pub observed: Observed,
     pub before: Option<Before>,
     /// The digest that is pinned now, also where the file has a tag alone.
@@ -180,6 +196,8 @@ pub struct Plan {
     /// The digest that is rolled back from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad: Option<Digest>,
+    #[serde(skip)]
+    pub base: Option<Base>,
     /// What was observed, and what could not be.
     pub notes: Vec<String>,
     /// How the image did on a copy of a data file.
@@ -223,11 +241,12 @@ pub fn plan(facts: &Facts) -> Result<Plan, Fault> {
         told_schema: facts
             .told_schema
             .filter(|_| facts.observed.report().is_none() || facts.restore.is_some()),
-        migrations: schema::pending(facts),
-        file_known: schema::is_known(facts),
+        migrations: pending(facts),
+        file_known: is_known(facts),
         overrides,
         bad: facts.flees(),
         because: facts.because.clone(),
+        base: facts.lost.base.clone(),
         notes,
         rehearsed: None,
     })
@@ -275,6 +294,8 @@ impl Plan {
             restore: self.restore.clone(),
             bad: self.bad.clone(),
             by: Some(by.to_owned()),
+            because: self.because.clone(),
+            overrides: self.overrides.clone(),
         }
     }
 }

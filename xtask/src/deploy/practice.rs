@@ -122,9 +122,10 @@ fn step(command: &mut Command, arguments: &[&str], data: &Path, backup: &Path, n
         return Ok(Step { command: what, milliseconds, said: tell(&output.stdout) });
     }
     let said = tell(&output.stderr);
-    // Neither its log nor its advice, which is on a file that is in use.
+    // Neither its log, nor its advice and what it says of the file, which are for one that is in use.
+    let aside = ["{", "help: ", "data: ", "backups: "];
     let words: Vec<_> =
-        said.lines().filter(|line| !line.starts_with('{') && !line.starts_with("help: ")).collect();
+        said.lines().filter(|line| !aside.iter().any(|start| line.starts_with(start))).collect();
     let failed = format!("{name} cannot take a copy of {}: {what}: {}", backup.display(), words.join("\n"));
     Err(match output.status.code() {
         // Of the loader.

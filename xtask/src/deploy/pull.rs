@@ -125,7 +125,7 @@ impl Deploy<'_> {
             body += "\nGates that are not met, and are passed:\n\n";
             body.extend(plan.overrides.iter().map(|pass| format!("- **{}**: {}\n", pass.gate, pass.because)));
         }
-        let changes = self.sources.changes(plan)?;
+        let changes = self.sources.changes(plan.verb, &plan.from, &plan.to)?;
         if !changes.trim().is_empty() {
             body += &format!("\n{}\n", cut(changes.trim(), CHANGES));
         }
@@ -144,6 +144,7 @@ impl Deploy<'_> {
     fn command(&self, plan: &Plan) -> String {
         match plan.verb {
             super::Verb::Promote => format!("promote {} {}", plan.environment, plan.to.name()),
+            super::Verb::Adopt => format!("adopt {}", plan.environment),
             super::Verb::Rollback => format!("rollback {} --to {}", plan.environment, plan.to.name()),
         }
     }

@@ -25,7 +25,8 @@ use crate::trailers::{Trailers, overrides};
   cargo xtask promote verify --base main --head pin/production-v0.2.0
 
 Gates are passed by trailers of the commits, `Override: soak because …`, which it lists. A commit with the trailer
-Pin-Verb: rollback or Pin-Bad, back to what ran there before, is held against what a rollback must meet.")]
+Pin-Verb: rollback or Pin-Bad, back to what ran there before, is held against what a rollback must meet; one with Pin-Verb: adopt
+must pin what the service says that it runs.")]
 pub struct Args {
     /// What it is to be merged into: a branch, ref or commit of the infra repository. Only environments on that branch are
     /// looked at; what is no environment's branch stands for infra's [default: that of the pull request, else infra's branch]
@@ -173,7 +174,8 @@ impl Verify<'_> {
         let Some(to) = infra.proposed(self.proposal, self.environment)? else {
             return unchanged("unchanged");
         };
-        let from = infra.pinned(self.environment)?;
+        // One that nobody can read may be what is put right.
+        let (from, _) = self.sources.legible(self.environment)?;
         if (&from.pin, &from.restore) == (&to.pin, &to.restore) {
             return unchanged(&match (from.hold == to.hold, &to.hold) {
                 (true, _) => "changed, but not in its pin: that is not looked at here".to_owned(),
@@ -223,6 +225,11 @@ impl Verify<'_> {
             return Ok(facts);
         }
         let (name, image) = (&self.environment.name, &facts.to.name);
+        if facts.verb == Verb::Adopt {
+            return Err(Fault::refused(format!("it is to adopt {}, and {name} runs {image}", to.pin.name()))
+                .help(format!("look again: cargo xtask adopt {name} --pr"))
+                .into());
+        }
         Err(Fault::refused(format!("{} do not belong together", values(&to.pin)))
             .help(format!("the image has {}: cargo xtask promote {name} {image} --pr", values(&whole)))
             .into())
@@ -230,6 +237,10 @@ impl Verify<'_> {
 
     /// A rollback is what says so, leaves what is pinned, and returns to what ran there.
     fn verb(&self, told: &Trailers, from: &Pinned, to: &Pin) -> Result<Verb> {
+        // That it runs is asked of the service.
+        if told.verb.as_deref() == Some(Verb::Adopt.word()) {
+            return Ok(Verb::Adopt);
+        }
         let says = told.verb.as_deref() == Some(Verb::Rollback.word());
         let leaves = says || told.bad.is_some() && told.bad == from.pin.digest || from.pin == *to;
         let history = self.sources.infra.history(self.environment).context("what ran there")?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::show::{self, Held};
 use super::target::Where;
-use crate::image::oci::{Config, Descriptor};
+use crate::image::oci::Config;
 use crate::image::platform::Platform;
 use crate::registry::{Found, Registry};
 use crate::terminal::{self, table};
@@ -63,7 +63,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
     let (from, to) = (image(&args.from)?, image(&args.to)?);
     let changes = changes(&from.config, &to.config)?;
     let layers = layers(&from, &to);
-    let pull = pull(&from, &to);
+    let pull = to.bytes_after(Some(&from));
     if args.json {
         let side = |reference: &str, found: &Found| {
             json!({ "ref": reference, "digest": found.root.digest, "platform": found.config.platform().to_string(),
@@ -72,7 +72,7 @@ pub fn run(args: &Args, root: &Path) -> anyhow::Result<()> {
         let layers: Vec<_> = layers.iter().map(with_fate).collect::<Result<_, _>>()?;
         return terminal::json(&json!({ "repository": registry.to_string(), "from": side(&args.from, &from),
             "to": side(&args.to, &to), "identical": from.root.digest == to.root.digest,
-            "changes": changes, "layers": layers, "bytes_to_pull": pull, "bytes_in_all": pull_all(&to) }));
+            "changes": changes, "layers": layers, "bytes_to_pull": pull, "bytes_in_all": to.bytes_after(None) }));
     }
     tell(args, &registry, (&from, &to), &changes, &layers);
     Ok(())
@@ -112,7 +112,7 @@ fn tell(
     });
     println!("\n{}\n", table(&["IS", "LAYER", "SIZE", "HOLDS"], rows.collect()));
     let new = layers.iter().filter(|(fate, _)| matches!(fate, Fate::New | Fate::Repacked)).count();
-    let (pull, all) = (HumanBytes(pull(from, to)), HumanBytes(pull_all(to)));
+    let (pull, all) = (HumanBytes(to.bytes_after(Some(from))), HumanBytes(to.bytes_after(None)));
     let of = to.manifest.layers.len();
     show::lines(&[(
         "to pull",
@@ -199,22 +199,6 @@ fn layers(from: &Found, to: &Found) -> Vec<(Fate, Held)> {
     }
     layers.sort_by_key(|(fate, layer)| (*fate as u8, std::cmp::Reverse(layer.size)));
     layers
-}
-
-/// The blobs that a machine fetches for an image, each once.
-fn blobs(found: &Found) -> BTreeMap<&str, u64> {
-    let Descriptor { digest, size, .. } = &found.root;
-    let parts = found.manifest.layers.iter().chain([&found.manifest.config, &found.entry]);
-    parts.map(|part| (part.digest.as_str(), part.size)).chain([(digest.as_str(), *size)]).collect()
-}
-
-fn pull(from: &Found, to: &Found) -> u64 {
-    let has = blobs(from);
-    blobs(to).into_iter().filter(|(digest, _)| !has.contains_key(digest)).map(|(_, size)| size).sum()
-}
-
-fn pull_all(to: &Found) -> u64 {
-    blobs(to).values().sum()
 }
 
 fn with_fate((fate, layer): &(Fate, Held)) -> serde_json::Result<Value> {

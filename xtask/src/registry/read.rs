@@ -1,5 +1,6 @@
 //! What a tag or a digest turns out to be: one image, or an index of images for several platforms.
 
+use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 
 use anyhow::Context as _;
@@ -37,6 +38,19 @@ impl Found {
     /// What a machine that has nothing of it pulls, in bytes: the layers, the config and the manifest.
     pub fn size(&self) -> u64 {
         size(&self.manifest) + self.entry.size
+    }
+
+    /// What a machine that has `other` pulls, in bytes: every blob that it lacks once, and the index, if it is one of several
+    /// platforms.
+    pub fn bytes_after(&self, other: Option<&Self>) -> u64 {
+        let has = other.map(Self::blobs).unwrap_or_default();
+        self.blobs().into_iter().filter(|(digest, _)| !has.contains_key(digest)).map(|(_, size)| size).sum()
+    }
+
+    /// The blobs that a machine fetches for it, by digest.
+    fn blobs(&self) -> BTreeMap<&str, u64> {
+        let parts = self.manifest.layers.iter().chain([&self.manifest.config, &self.entry, &self.root]);
+        parts.map(|part| (part.digest.as_str(), part.size)).collect()
     }
 }
 

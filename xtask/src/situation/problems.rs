@@ -83,8 +83,7 @@ fn ledger(facts: &Facts, problems: &mut Vec<Problem>) {
 
 fn running(facts: &Facts, state: State, safe: &[Candidate], problems: &mut Vec<Problem>) {
     let name = &facts.environment.name;
-    let cause = facts.workload().and_then(|workload| workload.cause.as_ref());
-    if let Some(cause) = cause {
+    if let Some(cause) = facts.cause() {
         let next = back_to(facts, cause, safe).unwrap_or_else(|| cause.next.clone());
         let wrong = is_trouble(cause) && state != State::Ok;
         problems.push(Problem { what: cause.what.clone(), next: Some(next), wrong });
@@ -172,12 +171,12 @@ fn schema(facts: &Facts, safe: &[Candidate], problems: &mut Vec<Problem>) {
     }
     let (name, pin) = (&facts.environment.name, facts.pin().map_or("it", |pin| pin.name()));
     let next = safe.iter().find(|candidate| candidate.opens == Some(true)).map_or_else(
-        || {
-            "release a version that knows this schema; what has it may be found by: git log dojo/migrations"
-                .to_owned()
-        },
+        || format!("cargo xtask log {name}, to find the version that migrated it; then promote that"),
         |candidate| format!("cargo xtask rollback {name} --to {}", candidate.tag),
     );
+    // A pod that says the same has nothing to add.
+    let same = facts.cause().filter(|cause| cause.kind == Kind::SchemaAhead);
+    problems.retain(|problem| same.is_none_or(|cause| cause.what != problem.what));
     problems.insert(
         0,
         Problem::wrong(
@@ -193,16 +192,16 @@ fn schema(facts: &Facts, safe: &[Candidate], problems: &mut Vec<Problem>) {
 /// What did not answer.
 fn sources(facts: &Facts, problems: &mut Vec<Problem>) {
     let again = || "cargo xtask doctor".to_owned();
-    if let Err(why) = &facts.infra {
-        problems.push(Problem::wrong(format!("what is pinned is unknown: {why}"), again()));
+    if facts.infra.is_err() {
+        problems.push(Problem::wrong("what is pinned is unknown", again()));
     }
     let is_asked = facts.pin().is_some_and(|pin| !pin.is_nothing());
     if let (Err(why), true) = (&facts.labels, is_asked) {
         problems
             .push(Problem::wrong(format!("the registry does not tell of the pinned image: {why}"), again()));
     }
-    if let Some(Err(why)) = &facts.cluster {
-        problems.push(Problem::wrong(format!("the cluster does not tell: {why}"), again()));
+    if let Some(Err(_)) = &facts.cluster {
+        problems.push(Problem::wrong("the cluster does not answer", again()));
     }
 }
 

@@ -100,27 +100,41 @@ impl Situation {
     }
 
     fn safe_line(&self) -> Option<String> {
-        if self.safe.is_empty() {
-            return None;
-        }
         let file = self.facts.file().range();
-        let told = self.safe.iter().take(SAFE).map(|Candidate { tag, schema, opens, bad, .. }| {
-            let opens = match (opens, schema) {
-                (Some(true), _) => format!("{tag} opens schema {file}"),
-                (Some(false), Some(schema)) => format!("{tag} does not (it knows {schema})"),
-                (Some(false), None) => format!("{tag} does not"),
-                (None, Some(schema)) => format!("{tag} knows {schema}: unknown, the file is {file}"),
-                (None, None) => format!("{tag}: unknown"),
+        let mut groups: Vec<(Vec<&str>, &Candidate)> = Vec::new();
+        for candidate in self.safe.iter().take(SAFE) {
+            let alike = |other: &Candidate| {
+                (other.opens, other.schema, other.bad) == (candidate.opens, candidate.schema, candidate.bad)
             };
-            if *bad { format!("{opens}, and was rolled back from") } else { opens }
+            match groups.last_mut().filter(|(_, first)| alike(first)) {
+                Some((tags, _)) => tags.push(&candidate.tag),
+                None => groups.push((vec![&candidate.tag], candidate)),
+            }
+        }
+        let told = groups.into_iter().map(|(tags, first)| {
+            let (tags, many) = (tags.join(", "), tags.len() > 1);
+            let verb = |one: &'static str, several: &'static str| if many { several } else { one };
+            let opens = match (first.opens, first.schema) {
+                (Some(true), _) => format!("{tags} {} schema {file}", verb("opens", "open")),
+                (Some(false), Some(schema)) => {
+                    format!("{tags} {} not ({} {schema})", verb("does", "do"), verb("it knows", "they know"))
+                }
+                (None, Some(schema)) => format!(
+                    "{tags}: unknown ({} {schema}, the file is {file})",
+                    verb("it knows", "they know")
+                ),
+                (_, None) => format!("{tags}: unknown"),
+            };
+            if first.bad { format!("{opens}, and was rolled back from") } else { opens }
         });
+        let told = told.collect::<Vec<_>>().join("; ");
         let more = self.safe.len().saturating_sub(SAFE);
         let more = if more == 0 {
             String::new()
         } else {
             format!("; {more} more: cargo xtask log {}", self.facts.environment.name)
         };
-        Some(told.collect::<Vec<_>>().join("; ") + &more)
+        (!told.is_empty()).then(|| told + &more)
     }
 }
 

@@ -28,6 +28,8 @@ struct State {
     file: u32,
     /// The digest of what was started last.
     started: String,
+    /// What it runs, whatever is pinned.
+    stuck: Option<Image>,
     /// Put over what `/version` answers.
     fields: Map<String, Value>,
 }
@@ -40,18 +42,20 @@ impl Service {
             frozen: false,
             file: 0,
             started: String::new(),
+            stuck: None,
             fields: Map::new(),
         };
         let state = Arc::new(Mutex::new(state));
         let (shared, name) = (Arc::clone(&state), environment.to_owned());
         let server = Server::start(move |request| {
-            let mut state = shared.lock().unwrap();
-            let running = if state.frozen && !state.started.is_empty() {
-                images.iter().find(|image| image.digest == state.started)
-            } else {
-                running(&infra, &name, &images)
-            };
-            answer(&request.path, running, &name, &mut state)
+            let state = &mut *shared.lock().unwrap();
+            let stuck = state.stuck.clone();
+            let running = stuck.as_ref().or_else(|| {
+                let frozen = state.frozen && !state.started.is_empty();
+                let started = || images.iter().find(|image| image.digest == state.started);
+                if frozen { started() } else { running(&infra, &name, &images) }
+            });
+            answer(&request.path, running, &name, state)
         });
         Self { environment: environment.to_owned(), url: server.url(), state, _server: server }
     }
@@ -74,6 +78,11 @@ impl Service {
     /// Somebody put another data file in its place.
     pub fn set_file_schema(&self, schema: u32) {
         self.state.lock().unwrap().file = schema;
+    }
+
+    /// From now on it runs this image, as one does whose controller does not sync; or again what is pinned.
+    pub fn set_stuck(&self, image: Option<&Image>) {
+        self.state.lock().unwrap().stuck = image.cloned();
     }
 
     /// From now on a field of `/version` has this value.

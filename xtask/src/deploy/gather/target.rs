@@ -105,7 +105,7 @@ impl Sources {
     }
 
     /// `ran` is a commit that pinned it, whose word counts while the registry does not answer.
-    fn candidate(
+    pub(super) fn candidate(
         &self,
         environment: &Environment,
         tag: &str,
@@ -164,7 +164,7 @@ impl Sources {
     }
 
     /// The commit that the project's remote has under a version's tag.
-    pub(super) fn commit_of_tag(&self, version: &Version) -> Result<Option<String>> {
+    pub fn commit_of_tag(&self, version: &Version) -> Result<Option<String>> {
         let reference = format!("refs/tags/{}", self.pipeline.git_tag(version));
         let commit = self.project.remote_ref("origin", &reference)?;
         if let Some(commit) = &commit

@@ -1,6 +1,7 @@
 //! What stands against a new pin, all at once and each with its remedy. What can be passed with a reason is a gate.
 
 use jiff::SignedDuration;
+use serde::Serialize;
 
 use super::{Facts, Verb, schema};
 use crate::checks::State;
@@ -30,10 +31,19 @@ impl Problem {
     }
 }
 
+/// The same for who only looks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unmet {
+    /// `None` if it cannot be passed.
+    pub gate: Option<PinGate>,
+    pub what: String,
+    pub help: String,
+}
+
 type Passed = (Vec<Override<PinGate>>, Vec<String>);
 
-/// The gates that are not met and are passed, and what was seen; or a refusal with every problem that is left.
-pub fn pass(facts: &Facts) -> Result<Passed, Fault> {
+/// All that stands against the pin, and what was seen.
+fn look(facts: &Facts) -> (Vec<Problem>, Vec<String>) {
     let mut notes = Vec::new();
     let mut problems = Vec::new();
     hold(facts, &mut problems);
@@ -44,13 +54,28 @@ pub fn pass(facts: &Facts) -> Result<Passed, Fault> {
         before(facts, &mut notes, &mut problems);
         checks(facts, &mut problems);
     }
+    if facts.verb == Verb::Adopt {
+        drift(facts, &mut notes, &mut problems);
+    }
     let refusal = schema::check(facts, &mut notes);
     problems.extend(refusal.map(|(what, help)| Problem::new(None, what, help)));
     restore(facts, &mut notes, &mut problems);
     // Where nothing changes, nothing is in the way.
     if !facts.is_change() {
-        return Ok((Vec::new(), notes));
+        problems.clear();
     }
+    (problems, notes)
+}
+
+/// What stands against the pin, for who only looks.
+pub fn unmet(facts: &Facts) -> Vec<Unmet> {
+    let unmet = |Problem { gate, what, help, .. }| Unmet { gate, what, help };
+    look(facts).0.into_iter().map(unmet).collect()
+}
+
+/// The gates that are not met and are passed, and what was seen; or a refusal with every problem that is left.
+pub fn pass(facts: &Facts) -> Result<Passed, Fault> {
+    let (mut problems, mut notes) = look(facts);
     let mut passed: Vec<Override<PinGate>> = Vec::new();
     problems.retain(|problem| {
         let pass = facts.overrides.iter().find(|pass| Some(pass.gate) == problem.gate);
@@ -82,8 +107,12 @@ fn refusal_of(facts: &Facts, problems: &[Problem]) -> Fault {
             gates.join(" ")
         ));
     }
-    let subject =
-        format!("cannot {} {} to {}: {}", facts.verb, facts.environment.name, facts.to.name, what.join("; "));
+    let (name, to) = (&facts.environment.name, &facts.to.name);
+    let does = match facts.verb {
+        Verb::Adopt => format!("adopt {to}, which {name} runs"),
+        verb => format!("{verb} {name} to {to}"),
+    };
+    let subject = format!("cannot {does}: {}", what.join("; "));
     // What is refused stays refused; what is unknown may be asked again.
     let fault = match problems.iter().all(|problem| problem.kind == Kind::Remote) {
         true => Fault::remote(subject),
@@ -206,6 +235,26 @@ fn accepts(facts: &Facts, problems: &mut Vec<Problem>) {
     };
     let what = format!("{} accepts {}, and {} is none", environment.name, accepted.join(", "), facts.to.name);
     problems.push(Problem::new(PinGate::Accepts, what, help));
+}
+
+/// What is pinned and does not run yet may be a promotion on its way, which adopting would undo.
+fn drift(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
+    let (name, from, to) = (&facts.environment.name, facts.from.pin.name(), &facts.to.name);
+    match &facts.lost.broken {
+        Some(why) => notes.push(format!("what was pinned is not kept: {why}")),
+        None if facts.from_digest.as_ref() == Some(&facts.to.digest) => {}
+        None => problems.push(Problem::new(
+            PinGate::Drift,
+            format!("{name} is pinned to {from}, and nothing is wrong with that pin: it may only not have arrived yet"),
+            format!("wait until {name} runs it (cargo xtask status {name}); to return to {to} for good: cargo xtask rollback {name} --to {to}"),
+        )),
+    }
+    if let Some(base) = &facts.lost.base {
+        notes.push(format!("{} is made again, from {}", facts.environment.kustomization, base.whence));
+    }
+    if !facts.environment.accepts.contains(&facts.to.kind) {
+        notes.push(format!("take care: {name} would not be promoted to such an image as {to}, by `accepts`"));
+    }
 }
 
 /// The environment before must run the image, be ready, and have run it for long enough; by its own account.

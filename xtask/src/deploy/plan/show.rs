@@ -21,13 +21,10 @@ impl Plan {
             let will = if self.file_known { "will" } else { "may" };
             text += &format!("\nMigrations that {will} run: {}\n", self.migrations.join(", "));
         }
-        if let Some(why) = &self.because {
-            text += &format!("\nBecause: {why}\n");
-        }
         if let Some(id) = &self.restore {
             text += &format!("\nRestores the backup {id}.\n");
         }
-        self.trailers(by).sign(&text, &self.overrides)
+        self.trailers(by).sign(&text)
     }
 }
 
@@ -36,7 +33,7 @@ impl fmt::Display for Plan {
         if !self.change {
             write!(f, "{} already pins {}: nothing to do", self.environment, self.to.name())?;
             return match self.verb {
-                Verb::Promote => Ok(()),
+                Verb::Promote | Verb::Adopt => Ok(()),
                 Verb::Rollback => write!(f, "\nto go further back, name a version with --to"),
             };
         }

@@ -59,6 +59,7 @@ fn facts(verb: Verb, to: Candidate, observed: Observed) -> Facts {
         from: Pinned { pin: candidate("v0.2.1", 2).pin(), ..Pinned::default() },
         to,
         restore: None,
+        lost: Lost::default(),
         observed,
         before: None,
         checks: Ok(Vec::new()),

@@ -13,7 +13,7 @@ use crate::fault::{Fault, Kind};
 /// How many lines of the difference are shown unasked.
 const SHORT: usize = 40;
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Rendering {
     /// What the containers are to run, `NAME:TAG@DIGEST`.
     pub image: String,
@@ -23,8 +23,13 @@ pub struct Rendering {
     pub why: Option<String>,
     /// By object, with what Secrets hold left out; empty where the environment did not render before.
     pub diff: String,
+    /// Whether all that changes is what the containers run.
+    pub image_alone: bool,
     #[serde(skip)]
     pub objects: Vec<Value>,
+    /// Without the change; `None` if it did not render, or was not to.
+    #[serde(skip)]
+    pub before: Option<Vec<Value>>,
 }
 
 /// What is to come out.
@@ -47,9 +52,6 @@ pub type Rendered = Result<Vec<Value>, Fault>;
 /// Holds what an environment renders to against what is expected. `before` is `None` where nothing was to be compared.
 pub fn judge(expected: Expected<'_>, before: Option<Rendered>, after: Rendered) -> Result<Rendering, Fault> {
     let Expected { environment, image, .. } = expected;
-    let rendering = |containers, why, diff, objects| {
-        Ok(Rendering { image: image.to_owned(), containers, why, diff, objects })
-    };
     let after = match (after, &before) {
         (Ok(objects), _) => objects,
         (Err(fault), Some(Ok(_))) => {
@@ -62,7 +64,12 @@ pub fn judge(expected: Expected<'_>, before: Option<Rendered>, after: Rendered) 
             });
         }
         (Err(fault), _) => {
-            return rendering(None, Some(fault.message().to_owned()), String::new(), Vec::new());
+            return Ok(Rendering {
+                image: image.to_owned(),
+                why: Some(fault.message().to_owned()),
+                before: before.and_then(Result::ok),
+                ..Rendering::default()
+            });
         }
     };
     let before = before.and_then(Result::ok);
@@ -92,8 +99,37 @@ pub fn judge(expected: Expected<'_>, before: Option<Rendered>, after: Rendered) 
     if let (true, Some(before)) = (expected.same_ref, &before) {
         others_stay(expected, &containers(before), &runs)?;
     }
-    let diff = before.map(|before| difference(&before, &after)).unwrap_or_default();
-    rendering(Some(ours.len()), None, diff, after)
+    let diff = before.as_ref().map(|before| difference(before, &after)).unwrap_or_default();
+    let without =
+        |objects: &[Value]| objects.iter().map(|object| without_image(object, expected.name)).collect();
+    let same = |before: &Vec<Value>| -> bool {
+        let (before, after): (Vec<_>, Vec<_>) = (without(before), without(&after));
+        before == after
+    };
+    Ok(Rendering {
+        image: image.to_owned(),
+        containers: Some(ours.len()),
+        image_alone: !diff.is_empty() && before.as_ref().is_some_and(same),
+        diff,
+        objects: after,
+        before,
+        ..Rendering::default()
+    })
+}
+
+/// The same, but for which image of this name it runs.
+fn without_image(value: &Value, name: &str) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let field = |(key, value): (&String, &Value)| match value.as_str() {
+                Some(image) if key == "image" && name_of(image) == name => (key.clone(), name.into()),
+                _ => (key.clone(), without_image(value, name)),
+            };
+            Value::Object(fields.iter().map(field).collect())
+        }
+        Value::Array(items) => items.iter().map(|item| without_image(item, name)).collect(),
+        other => other.clone(),
+    }
 }
 
 /// The pod must hear of the restore that is asked for, and of no other.
@@ -171,19 +207,21 @@ fn name_of(image: &str) -> &str {
     named[last..].find(':').map_or(named, |colon| &named[..last + colon])
 }
 
-/// `KIND NAMESPACE/NAME`, without the hash that kustomize gives to generated names, which changes with the content.
+/// `KIND NAMESPACE/NAME`, without the hash of a generated name, which changes with the content.
 fn title(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (kind, mut name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
-    let hash = |end: &str| end.len() == 10 && end.chars().all(|c| "2456789bcdfghkmt".contains(c));
-    if let Some((stem, end)) = name.rsplit_once('-')
-        && ["ConfigMap", "Secret"].contains(&kind.as_str())
-        && hash(end)
-    {
-        name = stem.to_owned();
+    if ["ConfigMap", "Secret"].contains(&kind.as_str()) {
+        name = stem(&name).to_owned();
     }
     let namespace = text(&object["metadata"]["namespace"]);
     if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") }
+}
+
+/// The name of a ConfigMap or Secret without the hash that kustomize gives to those that it generates.
+pub fn stem(name: &str) -> &str {
+    let hash = |end: &str| end.len() == 10 && end.chars().all(|c| "2456789bcdfghkmt".contains(c));
+    name.rsplit_once('-').filter(|(_, end)| hash(end)).map_or(name, |(stem, _)| stem)
 }
 
 /// A unified difference for each object that is not the same.

@@ -36,6 +36,9 @@ fn exactly_the_pinned_image_is_accepted() {
         );
     }
     assert!(!checked.diff.contains("envoy:1\n-"), "{}", checked.diff);
+    assert!(checked.image_alone);
+    let more = verdict(false, vec![deployment(OLD, "envoy:1")], vec![deployment(NEW, "envoy:2")]).unwrap();
+    assert!(!more.image_alone);
 }
 
 #[test]
@@ -117,8 +120,7 @@ fn a_difference_keeps_secrets_and_is_cut_for_people() {
         json!({ "kind": "ConfigMap", "metadata": { "name": "m" }, "data": data })
     };
     let diff = difference(&[object("a")], &[object("b")]);
-    let rendering =
-        Rendering { image: NEW.into(), containers: Some(1), why: None, diff, objects: Vec::new() };
+    let rendering = Rendering { image: NEW.into(), containers: Some(1), diff, ..Rendering::default() };
     assert_eq!(rendering.shown(false).lines().count(), SHORT + 1);
     assert!(rendering.shown(true).lines().count() > 200);
 }
