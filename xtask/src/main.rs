@@ -82,7 +82,7 @@ enum Verb {
     Hold(hold::HoldArgs),
     /// End a hold.
     Unhold(hold::UnholdArgs),
-    /// What each environment pins, and what it runs.
+    /// What each environment pins and runs, what is wrong, and what to do.
     Status(status::Args),
     /// The same as one page for a browser, with what happened and what waits.
     Board(board::Args),
