@@ -266,6 +266,8 @@ pub struct Event {
 pub enum Kind {
     Promote,
     Rollback,
+    /// Pinned since it ran.
+    Adopt,
     /// Not by this tool.
     ByHand,
 }
@@ -287,6 +289,7 @@ impl Kind {
         match self {
             Self::Promote => "promote",
             Self::Rollback => "rollback",
+            Self::Adopt => "adopt",
             Self::ByHand => "by hand",
         }
     }

@@ -9,7 +9,7 @@ use crate::image::{Digest, Labels};
 use crate::kustomization::Pin;
 use crate::report::Observed;
 use crate::situation::{Facts, Situation, State};
-use crate::trailers;
+use crate::trailers::Trailers;
 
 /// How many changes of an environment's pin are shown.
 const SHOWN: usize = 12;
@@ -284,14 +284,15 @@ fn event(change: &Change, before: Option<&Change>) -> Event {
     let kind = match change.trailers.verb.as_deref() {
         _ if foreign => Kind::ByHand,
         Some("rollback") => Kind::Rollback,
+        Some("adopt") => Kind::Adopt,
         _ => Kind::Promote,
     };
-    let told = trailers::overrides(&change.commit.message);
-    let mut why: Vec<_> = told.iter().map(|pass| format!("passed {}: {}", pass.gate, pass.because)).collect();
-    why.extend(
-        change.commit.message.lines().find_map(|line| line.strip_prefix("Because: ")).map(str::to_owned),
-    );
-    why.extend(change.restore.as_ref().map(|id| format!("restores {id}")));
+    let Trailers { because, overrides, .. } = &change.trailers;
+    let was = before.and_then(|before| before.restore.as_ref());
+    let restore = change.restore.as_ref().filter(|id| Some(*id) != was);
+    let mut why: Vec<_> = because.iter().filter(|_| !foreign).cloned().collect();
+    why.extend(overrides.iter().map(|pass| format!("passed {}: {}", pass.gate, pass.because)));
+    why.extend(restore.map(|id| format!("restores {id}")));
     if foreign {
         why.insert(0, subject(&change.commit).to_owned());
     }
