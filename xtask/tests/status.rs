@@ -24,7 +24,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use environments::{Environments, Operator, ended, path};
+use environments::{Environments, Operator, ended};
 use kubectl::Kubectl;
 use serde_json::{Value, json};
 use server::{Answer, Server};

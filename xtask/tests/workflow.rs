@@ -169,7 +169,18 @@ fn actions_are_pinned_by_commit_with_their_version_beside() {
     let files = [file(), template("verify.yml"), template("status.yml")];
     let [ours, verify, status] = files.map(|file| std::fs::read_to_string(file).unwrap());
     let uses = |text: &str| -> Vec<String> {
-        text.lines().filter_map(|line| Some(line.trim().trim_start_matches("- ").split_once("uses: ").filter(|(start, _)| start.is_empty())?.1.to_owned())).collect()
+        text.lines()
+            .filter_map(|line| {
+                Some(
+                    line.trim()
+                        .trim_start_matches("- ")
+                        .split_once("uses: ")
+                        .filter(|(start, _)| start.is_empty())?
+                        .1
+                        .to_owned(),
+                )
+            })
+            .collect()
     };
     for theirs in [&verify, &status] {
         assert!(uses(&ours).contains(&uses(theirs)[0]), "one version of an action: {:?}", uses(theirs));

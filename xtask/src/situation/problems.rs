@@ -110,7 +110,7 @@ fn running(facts: &Facts, state: State, safe: &[Candidate], problems: &mut Vec<P
             ));
         }
         (State::NotReady, _) => {
-            problems.push(Problem::wrong("it runs what is pinned, and is not ready", look()))
+            problems.push(Problem::wrong("it runs what is pinned, and is not ready", look()));
         }
         (State::Drift, _) => {
             let runs = facts.report().map_or_else(String::new, |report| format!("v{}", report.version));
@@ -171,7 +171,7 @@ fn schema(facts: &Facts, safe: &[Candidate], problems: &mut Vec<Problem>) {
     }
     let (name, pin) = (&facts.environment.name, facts.pin().map_or("it", |pin| pin.name()));
     let next = safe.iter().find(|candidate| candidate.opens == Some(true)).map_or_else(
-        || format!("cargo xtask log {name}, to find the version that migrated it; then promote that"),
+        || format!("cargo xtask log {name}, for the version that migrated it; then promote that"),
         |candidate| format!("cargo xtask rollback {name} --to {}", candidate.tag),
     );
     // A pod that says the same has nothing to add.
@@ -214,7 +214,7 @@ fn pin(facts: &Facts, problems: &mut Vec<Problem>) {
         Err(why) => {
             problems.push(Problem::wrong(
                 format!("the pin cannot be read: {why}"),
-                format!("cargo xtask adopt {name}, which writes what runs"),
+                format!("cargo xtask adopt {name}"),
             ));
             return;
         }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use jiff::SignedDuration;
+
 use super::*;
 use crate::pipeline::Pipeline;
 
