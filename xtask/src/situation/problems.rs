@@ -166,7 +166,8 @@ fn back_to(facts: &Facts, cause: &Cause, safe: &[Candidate]) -> Option<String> {
 /// The pinned image does not open the file.
 fn schema(facts: &Facts, safe: &[Candidate], problems: &mut Vec<Problem>) {
     let (Some((_, image)), File::Known(file)) = (facts.image(), facts.file()) else { return };
-    if file.admits(image.current) {
+    // A restore puts another file in its place first.
+    if file.admits(image.current) || pending_restore(facts).is_some() {
         return;
     }
     let (name, pin) = (&facts.environment.name, facts.pin().map_or("it", |pin| pin.name()));
@@ -246,11 +247,15 @@ fn is_version(name: &str) -> bool {
     crate::version::Version::from_tag(name).is_some()
 }
 
-/// A restore that was asked for and not done.
+/// A restore that was asked for, and of which the service does not say that it is done.
+fn pending_restore(facts: &Facts) -> Option<&str> {
+    let id = facts.pinned()?.restore.as_deref()?;
+    let restored = facts.report().and_then(|report| report.restored.as_ref());
+    restored.is_none_or(|restored| restored.id != id).then_some(id)
+}
+
 fn restore(facts: &Facts, problems: &mut Vec<Problem>) {
-    let Some(id) = facts.pinned().and_then(|pinned| pinned.restore.as_ref()) else { return };
-    let Some(report) = facts.report() else { return };
-    if report.restored.as_ref().is_none_or(|restored| restored.id != *id) {
+    if let (Some(id), Some(_)) = (pending_restore(facts), facts.report()) {
         problems.push(Problem::wrong(
             format!("it is to restore {id}, and has not said that it did"),
             format!("cargo xtask status {} --watch", facts.environment.name),
