@@ -192,12 +192,16 @@ impl Facts {
 
     /// Whether nobody is to wonder yet.
     fn is_young(&self) -> bool {
-        self.pinned_for().is_some_and(|age| age < ROLLOUT)
+        let made = self.change().and_then(|change| change.commit.time.parse::<Timestamp>().ok());
+        // One from a clock that goes far ahead would be young for ever.
+        let told = made.is_some_and(|made| made < self.now + SignedDuration::from_mins(1));
+        told && self.pinned_for().is_some_and(|age| age < ROLLOUT)
     }
 
     fn state(&self) -> State {
         let wrong = self.cause().is_some_and(problems::is_trouble);
-        let young = self.is_young() && !wrong;
+        // Where the cluster was to tell and does not, nobody knows that it is on its way.
+        let young = self.is_young() && !wrong && !matches!(self.cluster, Some(Err(_)));
         match &self.observed {
             Observed::Silent(_) => match self.workload().and_then(|workload| workload.available) {
                 Some(false) if young => State::RollingOut,
@@ -236,6 +240,12 @@ impl Facts {
             Some(seen) if self.report().is_none() => File::Known(seen.schema),
             _ => File::of(&self.observed, None, &self.past()),
         }
+    }
+
+    /// Whether it is the ledger of when the pin was made, with nothing lost; `None` if nobody can tell.
+    fn is_its_ledger(&self) -> Option<bool> {
+        let (now, before) = (self.data()?, self.seen_before()?);
+        Some(now.ledger == before.ledger && now.sequence >= before.sequence)
     }
 
     fn candidates(&self) -> Vec<Candidate> {

@@ -2,9 +2,10 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
@@ -90,12 +91,21 @@ fn screen(args: &Args, look: &Look) -> String {
         let held = situation.facts.hold().map(|hold| format!("held: {}", hold.why));
         held.into_iter().chain(notes).for_each(|note| text += &format!("\n{name}: {note}"));
     }
+    if !look.situations.iter().any(Situation::is_wrong) {
+        text += "\n\nnothing needs a look";
+    }
     text
 }
 
 fn watch(args: &Args, pipeline: &Pipeline, environments: &[Environment], root: &Path) -> Result<()> {
     let terminal = std::io::stdout().is_terminal() && !args.json;
     let mut shown = None;
+    let (tell, interrupted) = channel();
+    // A look that is on its way ends first, and takes its folder along.
+    ctrlc::set_handler(move || {
+        let _ = tell.send(());
+    })
+    .context("cannot handle Ctrl-C")?;
     loop {
         let look = observe::look(pipeline, environments, root);
         // What only grows older is no change.
@@ -116,7 +126,9 @@ fn watch(args: &Args, pipeline: &Pipeline, environments: &[Environment], root: &
             println!("{}\n", screen(args, &look));
         }
         shown = Some(what);
-        std::thread::sleep(REST);
+        if interrupted.recv_timeout(REST).is_ok() {
+            std::process::exit(130);
+        }
     }
 }
 

@@ -141,7 +141,7 @@ impl Wait<'_> {
         let (name, to) = (&self.environment.name, self.plan.to.name());
         Some(
             Fault::race(format!("{to} in {name} is superseded by {}{made}", pin.name()))
-                .help(format!("cargo xtask status {name}")),
+                .help(format!("that one counts now; who made it, and why: cargo xtask log {name}")),
         )
     }
 

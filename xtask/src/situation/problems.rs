@@ -51,12 +51,15 @@ pub fn of(facts: &Facts, state: State, safe: &[Candidate]) -> Vec<Problem> {
 fn ledger(facts: &Facts, problems: &mut Vec<Problem>) {
     let (Some(now), Some(before)) = (facts.data(), facts.seen_before()) else { return };
     let name = &facts.environment.name;
-    let next = || match &facts.environment.cluster {
-        Some(cluster) => format!(
-            "kubectl --context {} -n {} get pods,persistentvolumeclaims -o wide",
-            cluster.context, cluster.namespace
-        ),
-        None => format!("see which volume the pods of {name} mount, before anybody writes to it"),
+    let at = facts.environment.cluster.as_ref();
+    let at = at.map_or_else(
+        || format!("-n NAMESPACE-OF-{}", name.to_uppercase()),
+        |place| format!("--context {} -n {}", place.context, place.namespace),
+    );
+    let next = || {
+        format!(
+            "kubectl {at} scale deployment dojo --replicas=0, which ends all writes (a controller may have to be paused); then see which volume it mounts"
+        )
     };
     if now.ledger != before.ledger {
         problems.push(Problem::wrong(
@@ -94,7 +97,8 @@ fn running(facts: &Facts, state: State, safe: &[Candidate], problems: &mut Vec<P
             format!("kubectl --context {} -n {} get pods,events", cluster.context, cluster.namespace)
         }
         None => format!(
-            "look at the pods of {name} by kubectl; with `cluster:` in deploy/pipeline.yaml this screen does"
+            "kubectl -n NAMESPACE-OF-{} get pods,events; with `cluster:` in deploy/pipeline.yaml this screen tells it",
+            name.to_uppercase()
         ),
     };
     match (state, &facts.observed) {
@@ -194,15 +198,24 @@ fn schema(facts: &Facts, safe: &[Candidate], problems: &mut Vec<Problem>) {
 fn sources(facts: &Facts, problems: &mut Vec<Problem>) {
     let again = || "cargo xtask doctor".to_owned();
     if facts.infra.is_err() {
-        problems.push(Problem::wrong("what is pinned is unknown", again()));
+        let runs = facts
+            .report()
+            .map_or_else(String::new, |report| format!("v{} runs, and goes on running; ", report.version));
+        problems.push(Problem::wrong(format!("{runs}what is pinned is unknown"), again()));
     }
     let is_asked = facts.pin().is_some_and(|pin| !pin.is_nothing());
     if let (Err(why), true) = (&facts.labels, is_asked) {
         problems
             .push(Problem::wrong(format!("the registry does not tell of the pinned image: {why}"), again()));
     }
-    if let Some(Err(_)) = &facts.cluster {
-        problems.push(Problem::wrong("the cluster does not answer", again()));
+    if let (Some(Err(why)), Some(place)) = (&facts.cluster, &facts.environment.cluster) {
+        problems.push(Problem::wrong(
+            format!("the cluster does not answer: {why}"),
+            format!(
+                "kubectl --context {} -n {} get pods; if that fails, it is the network or the context",
+                place.context, place.namespace
+            ),
+        ));
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::{Candidate, Facts, Situation, State};
+use crate::data_file::File;
 use crate::history::Change;
 use crate::report::{Observed, Report};
 use crate::span::{since, span};
@@ -62,13 +63,21 @@ impl Situation {
         lines.extend(facts.behind_line().map(|line| ("behind", line)));
         lines.extend(facts.hold_line().map(|line| ("held", line)));
         lines.extend(facts.soak_line().map(|line| ("soak", line)));
-        if self.state != State::Ok {
+        if self.state != State::Ok || self.is_wrong() {
             lines.extend(facts.cluster_line().map(|line| ("cluster", line)));
         }
-        lines.extend(self.safe_line().map(|line| ("safe", line)));
+        // No other image brings a lost ledger back.
+        if facts.is_its_ledger() != Some(false)
+            || facts.history().iter().any(|change| change.restore.is_some())
+        {
+            lines.extend(self.safe_line().map(|line| ("safe", line)));
+        }
+        let help = facts.last_words().and_then(|words| words.help.clone());
+        lines.extend(help.map(|help| ("says", help)));
         let first = usize::from(self.headline_tells());
         lines.extend(self.problems.iter().skip(first).map(|problem| ("also", problem.what.clone())));
-        lines.extend(self.next().map(|next| ("do", next.to_owned())));
+        lines.push(("do", self.next().unwrap_or("nothing").to_owned()));
+        lines.extend(self.way_back().map(|line| ("or", line)));
         lines
     }
 
@@ -90,6 +99,16 @@ impl Situation {
         )
     }
 
+    /// How to go back where nobody sees the data file.
+    fn way_back(&self) -> Option<String> {
+        let stuck = matches!(self.state, State::Down | State::NoAnswer) && self.is_wrong();
+        let unknown = self.safe.iter().any(|candidate| candidate.opens.is_none() && !candidate.bad);
+        (stuck && unknown).then(|| {
+            let name = &self.facts.environment.name;
+            format!("go back: read the file's schema N (`dojo migrate --plan`, docs/promoting.md), then cargo xtask rollback {name} --file-schema N")
+        })
+    }
+
     fn headline_tells(&self) -> bool {
         self.problems.first().is_some_and(|problem| problem.wrong || self.state != State::Ok)
     }
@@ -100,7 +119,12 @@ impl Situation {
     }
 
     fn safe_line(&self) -> Option<String> {
-        let file = self.facts.file().range();
+        let file = match self.facts.file() {
+            File::Between(Some(low), Some(high)) if high.current == low + 1 => {
+                format!("{low} or {}", high.current)
+            }
+            file => file.range(),
+        };
         let mut groups: Vec<(Vec<&str>, &Candidate)> = Vec::new();
         for candidate in self.safe.iter().take(SAFE) {
             let alike = |other: &Candidate| {
@@ -117,10 +141,10 @@ impl Situation {
             let opens = match (first.opens, first.schema) {
                 (Some(true), _) => format!("{tags} {} schema {file}", verb("opens", "open")),
                 (Some(false), Some(schema)) => {
-                    format!("{tags} {} not ({} {schema})", verb("does", "do"), verb("it knows", "they know"))
+                    format!("not {tags}, which {} {schema}", verb("knows", "know"))
                 }
                 (None, Some(schema)) => format!(
-                    "{tags}: unknown ({} {schema}, the file is {file})",
+                    "{tags}: unknown ({} schema {schema}, the file has {file})",
                     verb("it knows", "they know")
                 ),
                 (_, None) => format!("{tags}: unknown"),
@@ -182,11 +206,10 @@ impl Facts {
             Observed::Silent(why) => return format!("unknown: {why}"),
             Observed::Reports(report) => report,
         };
-        let ready = if *ready { "ready" } else { "not ready" };
+        let ready = if *ready { "ready" } else { "NOT ready" };
         let uptime = version.uptime_seconds.and_then(|seconds| i64::try_from(seconds).ok());
-        let uptime = uptime.map_or_else(String::new, |seconds| {
-            format!(", for {}", span(SignedDuration::from_secs(seconds)))
-        });
+        let uptime = uptime
+            .map_or_else(String::new, |seconds| format!(", up {}", span(SignedDuration::from_secs(seconds))));
         let commit = version.commit.get(..12).unwrap_or(&version.commit);
         format!("v{} of commit {commit}, {ready}{uptime}", version.version)
     }
@@ -202,19 +225,25 @@ impl Facts {
             });
             return format!("unknown{before}");
         };
-        let of = self.image().map_or_else(String::new, |(_, schema)| format!(" of {}", schema.current));
+        let of = match self.image() {
+            Some((_, schema)) if now.schema.current > schema.current => {
+                format!(" (the pinned image knows {})", schema.current)
+            }
+            Some((_, schema)) => format!(" of {}", schema.current),
+            None => String::new(),
+        };
         let compared = match before {
             Some(seen) if seen.ledger != now.ledger => {
                 format!(", ANOTHER than when it was pinned ({})", seen.ledger)
             }
-            Some(seen) if seen.sequence == now.sequence => ", as when it was pinned".to_owned(),
+            Some(seen) if seen.sequence == now.sequence => " as when it was pinned".to_owned(),
             Some(seen) if seen.sequence < now.sequence => {
                 format!(", {} more than when it was pinned", now.sequence - seen.sequence)
             }
             Some(seen) => format!(", LESS than when it was pinned ({})", seen.sequence),
             None => String::new(),
         };
-        let said = if self.report().is_none() { " (by its last words)" } else { "" };
+        let said = if self.report().is_none() { " (from the failed container's log)" } else { "" };
         format!(
             "schema {}{of}, ledger {}, sequence {}{compared}{said}",
             now.schema.current, now.ledger, now.sequence
@@ -224,12 +253,15 @@ impl Facts {
     fn backup_line(&self) -> String {
         let words = self.last_words().map(|words| words.backups.join(", ")).filter(|ids| !ids.is_empty());
         let Some(report) = self.report() else {
+            let words = words.map(|ids| format!("{ids} (on the volume, newest first)"));
             return words.unwrap_or_else(|| "unknown".to_owned());
         };
         let Some(backups) = &report.backups else {
             return "unknown: the service does not list them".to_owned();
         };
-        let Some(newest) = backups.first() else { return "none on the volume".to_owned() };
+        let Some(newest) = backups.first() else {
+            return "none on the volume; elsewhere: unknown".to_owned();
+        };
         let age = newest
             .made_at
             .parse::<Timestamp>()
@@ -249,9 +281,10 @@ impl Facts {
 
     fn hold_line(&self) -> Option<String> {
         let hold = self.hold()?;
-        let by = hold.by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
-        let age = hold.since.map(|then| format!(", for {}", span(since(then, self.now)))).unwrap_or_default();
-        Some(format!("{}{by}{age}; to end it: cargo xtask unhold {}", hold.why, self.environment.name))
+        let age = hold.since.map(|then| format!("for {} ", span(since(then, self.now)))).unwrap_or_default();
+        let by = hold.by.as_ref().map(|by| format!("by {by}")).unwrap_or_default();
+        let name = &self.environment.name;
+        Some(format!("{age}{by}: {}; promote and rollback refuse until: cargo xtask unhold {name}", hold.why))
     }
 
     /// How long the environment before has run what it would hand on.
@@ -287,7 +320,8 @@ impl Facts {
     fn cluster_line(&self) -> Option<String> {
         match &self.cluster {
             None => Some("not asked: deploy/pipeline.yaml has no `cluster:` for it".to_owned()),
-            Some(Err(why)) => Some(format!("unknown: {why}")),
+            // It is a problem of its own.
+            Some(Err(_)) => None,
             Some(Ok(workload)) if !workload.unseen.is_empty() => {
                 Some(format!("not told: {}", workload.unseen.join(", ")))
             }
@@ -324,7 +358,7 @@ pub fn overview(situation: &Situation) -> Vec<String> {
         pinned,
         runs,
         of_data(&|seen| seen.schema.current.to_string()),
-        of_data(&|seen| short(&seen.ledger)),
+        of_data(&|seen| format!("…{}", short(&seen.ledger))),
         of_data(&|seen| seen.sequence.to_string()),
         behind,
     ]
