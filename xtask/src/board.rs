@@ -46,8 +46,9 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     }
     let file = Path::new(&args.out);
     // Told before anybody is asked.
-    if args.out != "-" && (file.is_dir() || !folder(file).is_dir()) {
-        let problem = format!("cannot write {}: it is a folder, or lies in none", args.out);
+    let other = file.exists() && !file.is_file();
+    if args.out != "-" && (other || !folder(file).is_dir()) {
+        let problem = format!("cannot write {}: it is no file, or lies in no folder", args.out);
         return Err(Fault::usage(problem).help("give --out a file in a folder that is there").into());
     }
     let pipeline = Pipeline::load(root)?;

@@ -3,10 +3,23 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, ExitStatus, Output};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+
+/// The process groups that run now.
+static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Ends all that runs, for a command that was interrupted: a terminal's Ctrl-C reaches none of them.
+pub fn end_all() {
+    running(|groups| {
+        for group in groups.iter() {
+            let _ = kill_process_group(*group, Signal::KILL);
+        }
+    });
+}
 
 /// Runs a command to its end; `None` if it was ended after `limit`, with all that it started.
 pub fn output(command: &mut Command, limit: Duration) -> std::io::Result<Option<Output>> {
@@ -14,13 +27,26 @@ pub fn output(command: &mut Command, limit: Duration) -> std::io::Result<Option<
     let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child =
         command.process_group(0).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).spawn()?;
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    running(|groups| groups.extend(group));
+    let status = wait(&mut child, limit);
+    running(|groups| groups.retain(|other| Some(*other) != group));
+    let Some(status) = status? else { return Ok(None) };
+    Ok(Some(Output { status, stdout: all(stdout)?, stderr: all(stderr)? }))
+}
+
+fn running(change: impl FnOnce(&mut Vec<Pid>)) {
+    change(&mut RUNNING.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(Some(Output { status, stdout: all(stdout)?, stderr: all(stderr)? }));
+            return Ok(Some(status));
         }
         if start.elapsed() > limit {
-            end(&mut child);
+            end(child);
             return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -201,7 +201,7 @@ impl Deploy<'_> {
             }
             plan = next;
         }
-        let url = &self.sources.pipeline.infra.url;
+        let url = fault::without_credentials(&self.sources.pipeline.infra.url);
         let race = Fault::race(format!("{url} kept moving: {TRIES} pushes were lost"));
         Err(race.help("nothing was changed; run the same command again").into())
     }

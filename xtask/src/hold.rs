@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::fault::{self, Fault};
+use crate::fault::{self, Fault, without_credentials};
 use crate::git::Push;
 use crate::infra::Infra;
 use crate::pipeline::{Environment, Pipeline};
@@ -72,7 +72,7 @@ fn set(name: &str, why: Option<&str>, how: &How, root: &Path) -> Result<()> {
 fn change(name: &str, why: Option<&str>, how: &How, root: &Path) -> Result<()> {
     let pipeline = Pipeline::load(root)?;
     let environment = pipeline.environment(name)?;
-    let spinner = terminal::Spinner::start(format!("reading {}", pipeline.infra.url));
+    let spinner = terminal::Spinner::start(format!("reading {}", without_credentials(&pipeline.infra.url)));
     let mut infra = Infra::clone(&pipeline, root)?;
     drop(spinner);
     let before = infra.hold(environment)?;
@@ -114,7 +114,10 @@ fn change(name: &str, why: Option<&str>, how: &How, root: &Path) -> Result<()> {
             return Err(race.help("nothing was changed; run the same command again to change that").into());
         }
     }
-    let race = Fault::race(format!("{} kept moving: {TRIES} pushes were lost", pipeline.infra.url));
+    let race = Fault::race(format!(
+        "{} kept moving: {TRIES} pushes were lost",
+        without_credentials(&pipeline.infra.url)
+    ));
     Err(race.help("nothing was changed; run the same command again").into())
 }
 

@@ -100,7 +100,7 @@ impl Infra {
         text.with_context(|| {
             Fault::usage(format!(
                 "{} has no {path} on {}",
-                self.pipeline.infra.url,
+                without_credentials(&self.pipeline.infra.url),
                 self.pipeline.infra_branch(environment)
             ))
             .help(format!(

@@ -19,6 +19,7 @@ use crate::registry::Registry;
 use crate::report::Observed;
 use crate::service;
 use crate::situation::{self, Facts, Hold, Pinning, Situation};
+use crate::version::Version;
 use crate::workload::{self, Expected, Found, Workload};
 
 /// How long the infra repository, the project's remote and the registry may take.
@@ -109,9 +110,12 @@ pub fn look(pipeline: &Pipeline, environments: &[Environment], root: &Path) -> L
             observed: heard(service),
             behind: Err(String::new()),
             branch: pipeline.branch.clone(),
+            tag: None,
             before: earlier.map(|service| (environment.after.clone().unwrap_or_default(), heard(service))),
             cluster: None,
         };
+        let version = facts.pin().and_then(|pin| Version::from_tag(pin.tag.as_deref()?));
+        facts.tag = version.map(|version| pipeline.git_tag(&version));
         facts.behind = behind(&facts, &tip, root);
         facts.cluster = environment
             .cluster
@@ -226,6 +230,7 @@ fn told_by(facts: &Facts, pipeline: &Pipeline, place: &Place, found: &Found) -> 
         place,
         image: image.as_deref(),
         commit: facts.change().map(|change| change.commit.id.as_str()),
+        head: facts.infra.as_ref().ok().map(|infra| infra.head.as_str()),
     };
     Ok(workload::read(found, &expected, facts.now))
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::fault::without_credentials;
 use crate::gate::{Override, PinGate};
 use crate::history::{Change, Event, bad_since};
 use crate::infra::Infra;
@@ -62,7 +63,7 @@ struct Row {
 pub fn run(args: &Args, root: &Path) -> Result<()> {
     let pipeline = Pipeline::load(root)?;
     let environment = pipeline.environment(&args.environment)?;
-    let spinner = terminal::Spinner::start(format!("reading {}", pipeline.infra.url));
+    let spinner = terminal::Spinner::start(format!("reading {}", without_credentials(&pipeline.infra.url)));
     let events = Infra::clone(&pipeline, root)?.events(environment)?;
     drop(spinner);
     let all = rows(&events);

@@ -13,6 +13,9 @@ pub fn observe(url: &str) -> Observed {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
+        // A login page somewhere else is not the service.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
         .user_agent(concat!("dojo-xtask/", env!("CARGO_PKG_VERSION")));
     // A proxy cannot reach this machine's own services.
     let config = if is_loopback(url) { config.proxy(None) } else { config };

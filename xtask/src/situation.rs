@@ -13,7 +13,7 @@ use crate::pipeline::Environment;
 use crate::report::{Observed, Version as Reported};
 use crate::span::since;
 use crate::trailers::Seen;
-use crate::workload::{Cause, LastWords, Workload};
+use crate::workload::{Cause, Kind, LastWords, Workload};
 
 mod problems;
 mod show;
@@ -37,6 +37,8 @@ pub struct Facts {
     pub behind: Result<usize, String>,
     /// The branch that `behind` counts on.
     pub branch: String,
+    /// What `?ref=` is for the version that is pinned; `None` of what is no version.
+    pub tag: Option<String>,
     /// The environment that must run an image first: its name, and its service's answer.
     pub before: Option<(String, Observed)>,
     /// `None`: nobody was to ask it.
@@ -95,6 +97,15 @@ impl State {
             Self::Unknown => "UNKNOWN",
         }
     }
+}
+
+/// Why it is not the data of before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Another volume, or another file.
+    Ledger { now: String, before: String },
+    /// It goes back without a restore.
+    Tail { now: u64, before: u64 },
 }
 
 /// What follows from the facts.
@@ -199,7 +210,9 @@ impl Facts {
     }
 
     fn state(&self) -> State {
-        let wrong = self.cause().is_some_and(problems::is_trouble);
+        // A controller takes its time to see a new pin.
+        let wrong =
+            self.cause().is_some_and(|cause| problems::is_trouble(cause) && cause.kind != Kind::Unsynced);
         // Where the cluster was to tell and does not, nobody knows that it is on its way.
         let young = self.is_young() && !wrong && !matches!(self.cluster, Some(Err(_)));
         match &self.observed {
@@ -242,10 +255,16 @@ impl Facts {
         }
     }
 
-    /// Whether it is the ledger of when the pin was made, with nothing lost; `None` if nobody can tell.
-    fn is_its_ledger(&self) -> Option<bool> {
-        let (now, before) = (self.data()?, self.seen_before()?);
-        Some(now.ledger == before.ledger && now.sequence >= before.sequence)
+    /// What is wrong with the ledger, held against what the service said when the pin was made.
+    pub fn lost(&self) -> Option<Lost> {
+        let at = self.history().iter().position(|change| change.trailers.seen.is_some())?;
+        let (now, before) = (self.data()?, self.history()[at].trailers.seen.as_ref()?);
+        let restored = self.history()[..=at].iter().any(|change| change.restore.is_some());
+        if now.ledger != before.ledger {
+            return Some(Lost::Ledger { now: now.ledger, before: before.ledger.clone() });
+        }
+        let tail = Lost::Tail { now: now.sequence, before: before.sequence };
+        (now.sequence < before.sequence && !restored).then_some(tail)
     }
 
     fn candidates(&self) -> Vec<Candidate> {

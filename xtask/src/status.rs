@@ -2,12 +2,13 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use crate::bounded;
 use crate::fault::Fault;
 use crate::github::Github;
 use crate::observe::{self, Look};
@@ -55,19 +56,25 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         Some(name) => vec![pipeline.environment(name)?.clone()],
         None => pipeline.environments.clone(),
     };
+    let interrupted = interrupted()?;
     if args.watch {
-        return watch(args, &pipeline, &environments, root);
+        return watch(args, &pipeline, &environments, root, &interrupted);
     }
     let spinner = terminal::Spinner::start("asking the infra repository, the registry and the services");
     let look = observe::look(&pipeline, &environments, root);
     drop(spinner);
+    if interrupted.try_recv().is_ok() {
+        std::process::exit(130);
+    }
     if args.json {
         terminal::json(&object(&look))?;
     } else {
         println!("{}", screen(args, &look));
     }
-    let posted = if args.post { post(&pipeline, &look) } else { Ok(()) };
-    if args.check { check(&look).and(posted) } else { Ok(()) }
+    if args.post {
+        post(&pipeline, &look)?;
+    }
+    if args.check { check(&look) } else { Ok(()) }
 }
 
 fn object(look: &Look) -> Value {
@@ -97,17 +104,31 @@ fn screen(args: &Args, look: &Look) -> String {
     text
 }
 
-fn watch(args: &Args, pipeline: &Pipeline, environments: &[Environment], root: &Path) -> Result<()> {
+/// Hears of Ctrl-C. What the look started is ended; the look then comes to its end by itself, and takes its folder along.
+fn interrupted() -> Result<Receiver<()>> {
+    let (tell, interrupted) = channel();
+    let heard = move || {
+        bounded::end_all();
+        let _ = tell.send(());
+    };
+    ctrlc::set_handler(heard).context("cannot handle Ctrl-C")?;
+    Ok(interrupted)
+}
+
+fn watch(
+    args: &Args,
+    pipeline: &Pipeline,
+    environments: &[Environment],
+    root: &Path,
+    interrupted: &Receiver<()>,
+) -> Result<()> {
     let terminal = std::io::stdout().is_terminal() && !args.json;
     let mut shown = None;
-    let (tell, interrupted) = channel();
-    // A look that is on its way ends first, and takes its folder along.
-    ctrlc::set_handler(move || {
-        let _ = tell.send(());
-    })
-    .context("cannot handle Ctrl-C")?;
     loop {
         let look = observe::look(pipeline, environments, root);
+        if interrupted.try_recv().is_ok() {
+            std::process::exit(130);
+        }
         // What only grows older is no change.
         let what: Vec<_> = look.situations.iter().map(Situation::gist).collect();
         let changed = shown.as_ref() != Some(&what);
@@ -123,7 +144,8 @@ fn watch(args: &Args, pipeline: &Pipeline, environments: &[Environment], root: &
                 jiff::Timestamp::now().strftime("%H:%M:%S UTC")
             );
         } else if changed {
-            println!("{}\n", screen(args, &look));
+            // Who read along may be gone.
+            writeln!(std::io::stdout(), "{}\n", terminal::plain(&screen(args, &look)))?;
         }
         shown = Some(what);
         if interrupted.recv_timeout(REST).is_ok() {

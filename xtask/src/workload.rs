@@ -43,6 +43,8 @@ pub struct Expected<'a> {
     pub image: Option<&'a str>,
     /// The commit of the infra repository that has it.
     pub commit: Option<&'a str>,
+    /// The head of its branch, which has that pin too.
+    pub head: Option<&'a str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

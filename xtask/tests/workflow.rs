@@ -154,7 +154,7 @@ fn the_scheduled_look_may_set_a_status_and_nothing_else() {
     let workflow: Value = serde_yaml::from_str(&text).unwrap();
     assert_eq!(workflow["permissions"], json!({}));
     let job = &workflow["jobs"]["status"];
-    assert_eq!(job["permissions"], json!({"contents": "read", "statuses": "write"}));
+    assert_eq!(job["permissions"], json!({"contents": "read", "packages": "read", "statuses": "write"}));
     assert!(job["timeout-minutes"].is_u64());
     let [checkout, build, run] = &steps(job)[..] else { panic!("{job}") };
     assert_eq!(checkout["with"]["persist-credentials"], false);

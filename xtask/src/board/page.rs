@@ -15,7 +15,7 @@ const LONGEST: usize = 300;
 /// What is shown, and what `--json` prints.
 #[derive(Clone, Debug, Serialize)]
 pub struct Page {
-    /// `blogle/dojo`.
+    /// `OWNER/NAME`.
     pub project: String,
     pub made: Moment,
     pub infra: Infra,

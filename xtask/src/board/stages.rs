@@ -145,10 +145,7 @@ fn pinned(facts: &Facts) -> Result<String, String> {
 /// How bad it is, in one or two words, and in a sentence after the name.
 fn tone(situation: &Situation) -> (Tone, &'static str, &'static str) {
     let facts = &situation.facts;
-    let lost = facts.data().zip(facts.seen_before()).is_some_and(|(now, before)| {
-        now.ledger != before.ledger
-            || now.sequence < before.sequence && facts.change().is_none_or(|change| change.restore.is_none())
-    });
+    let lost = facts.lost().is_some();
     match situation.state {
         State::NoAnswer if facts.pin().is_some_and(Pin::is_nothing) => {
             (Tone::Unknown, "empty", "has nothing yet")

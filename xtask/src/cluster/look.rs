@@ -66,10 +66,14 @@ fn asked(what: &str, output: std::io::Result<Option<Output>>) -> Found {
         Ok(Some(output)) => output,
     };
     let objects = match serde_json::from_slice(&stdout) {
-        Ok(Value::Object(mut list)) if list.get("kind").is_some_and(|kind| kind == "List") => {
+        Ok(Value::Object(mut list)) if list.get("items").is_some_and(Value::is_array) => {
             list.remove("items").and_then(|items| items.as_array().cloned()).unwrap_or_default()
         }
-        Ok(object @ Value::Object(_)) => vec![object],
+        Ok(object @ Value::Object(_)) if object["kind"] != "List" && object["kind"].is_string() => {
+            vec![object]
+        }
+        // Nothing that was found is not the same as nothing that could be read.
+        _ if status.success() => return unseen("kubectl printed what is no list of objects".to_owned()),
         _ => Vec::new(),
     };
     if status.success() {

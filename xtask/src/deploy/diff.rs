@@ -162,8 +162,9 @@ impl<'a> Look<'a> {
                 let built = from.digest.as_ref().and_then(|digest| sources.image_of(digest, &history));
                 let digest = sources.registry.find(image).ok();
                 let revision = revision_of(sources, image, digest.as_ref());
-                let tagged = Version::from_tag(image).is_some() && environment.git_ref == Ref::Tag;
-                let git_ref = if tagged { Some(image.clone()) } else { revision.as_ref().ok().cloned() };
+                let tagged = Version::from_tag(image).filter(|_| environment.git_ref == Ref::Tag);
+                let tagged = tagged.map(|version| sources.pipeline.git_tag(&version));
+                let git_ref = tagged.or_else(|| revision.as_ref().ok().cloned());
                 let to = Pin { git_ref, tag: Some(image.clone()), digest };
                 let revisions = (before(sources, &from, built.map(|(revision, _)| revision)), revision);
                 Ok(look(Err(Fault::from(error)), from, to, revisions))

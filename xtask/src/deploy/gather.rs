@@ -10,7 +10,7 @@ use crate::changelog;
 use crate::checks::{Check, judge};
 use crate::data_file::{self, Past};
 use crate::environment::told_by_name;
-use crate::fault::Fault;
+use crate::fault::{Fault, without_credentials};
 use crate::gate::{Override, PinGate};
 use crate::git::Git;
 use crate::github::Github;
@@ -58,7 +58,7 @@ impl Sources {
     pub fn open(pipeline: Pipeline, root: &Path) -> Result<Self> {
         let registry = Registry::open(pipeline.registry(), root)?;
         let github = pipeline.github().map(|api| Github::open(&api, &pipeline.repository)).transpose()?;
-        let spinner = Spinner::start(format!("reading {}", pipeline.infra.url));
+        let spinner = Spinner::start(format!("reading {}", without_credentials(&pipeline.infra.url)));
         let infra = Infra::clone(&pipeline, root)?;
         drop(spinner);
         Ok(Self { pipeline, project: Git::at(root), infra, registry, github })

@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -29,8 +30,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// How a rollout went, as it was seen from here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Waited {
-    /// Milliseconds from the last answer of what ran before to the first of the new one that was ready: at most that long
-    /// nobody was served. `None` if nothing was seen to be silent.
+    /// Milliseconds from the last answer of what ran before (from the first question, if none came) to the first of the new
+    /// one that was ready: at most that long nobody was served, as seen from here. `None` if it was never silent.
     pub gap_milliseconds: Option<u128>,
     /// Milliseconds until it ran and was ready.
     pub milliseconds: u128,
@@ -59,9 +60,9 @@ impl Wait<'_> {
     pub fn run(&self) -> Result<Waited, Failed> {
         let (name, to) = (&self.environment.name, self.plan.to.name());
         let spinner = Spinner::start(format!("waiting until {name} runs {to}"));
-        let looks = self.keep_looking();
+        let looks = Looks::start(self);
         let start = Instant::now();
-        let mut gap = Gap::default();
+        let mut gap = Gap::from(start);
         let mut said = String::new();
         let mut cause = None;
         loop {
@@ -71,7 +72,7 @@ impl Wait<'_> {
             if let Some(report) = self.is_there(&observed) {
                 return self.judged(report, gap.milliseconds(), start.elapsed().as_millis());
             }
-            for look in looks.try_iter() {
+            for look in looks.seen.try_iter() {
                 if let Some(fault) = self.superseded(&look) {
                     return Err(Failed { fault, situation: Some(Box::new(look)) });
                 }
@@ -87,24 +88,6 @@ impl Wait<'_> {
             }
             std::thread::sleep(BEAT.saturating_sub(asked.elapsed()));
         }
-    }
-
-    /// Looks at all of it, again and again, as long as somebody listens.
-    fn keep_looking(&self) -> Receiver<Situation> {
-        let (tell, looks) = channel();
-        let (pipeline, environment, root) =
-            (self.pipeline.clone(), self.environment.clone(), self.root.to_owned());
-        std::thread::spawn(move || {
-            loop {
-                let mut look = observe::look(&pipeline, std::slice::from_ref(&environment), &root);
-                let Some(situation) = look.situations.pop() else { return };
-                if tell.send(situation).is_err() {
-                    return;
-                }
-                std::thread::sleep(LOOK);
-            }
-        });
-        looks
     }
 
     /// The answer that was waited for.
@@ -188,27 +171,67 @@ impl Wait<'_> {
     }
 }
 
+/// Looks at all of it, again and again, on a thread that ends with this.
+struct Looks {
+    seen: Receiver<Situation>,
+    /// Dropped to stop it.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Looks {
+    fn start(wait: &Wait<'_>) -> Self {
+        let (tell, seen) = channel();
+        let (stop, stopped) = channel::<()>();
+        let (pipeline, environment, root) =
+            (wait.pipeline.clone(), wait.environment.clone(), wait.root.to_owned());
+        let thread = std::thread::spawn(move || {
+            loop {
+                let mut look = observe::look(&pipeline, std::slice::from_ref(&environment), &root);
+                let Some(situation) = look.situations.pop() else { return };
+                let heard = tell.send(situation).is_ok();
+                if !heard || stopped.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        });
+        Self { seen, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Looks {
+    /// A look that is on its way ends first, and takes its folder along.
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
 /// For how long nobody was served, between answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gap {
-    /// When the last answer of the image of before came.
-    last_old: Option<Instant>,
+    /// When the last answer of the image of before was asked for; else the first question.
+    last_old: Instant,
     silent: bool,
     first_new: Option<Instant>,
 }
 
 impl Gap {
+    fn from(start: Instant) -> Self {
+        Self { last_old: start, silent: false, first_new: None }
+    }
+
     fn note(&mut self, observed: &Observed, commit: &str, asked: Instant) {
         match observed {
-            Observed::Reports(report) if report.version.commit != commit => self.last_old = Some(asked),
+            Observed::Reports(report) if report.version.commit != commit => self.last_old = asked,
             Observed::Reports(report) if report.ready => self.first_new = Some(Instant::now()),
             _ => self.silent = true,
         }
     }
 
     fn milliseconds(&self) -> Option<u128> {
-        let (old, new) = self.last_old.zip(self.first_new).filter(|_| self.silent)?;
-        Some(new.duration_since(old).as_millis())
+        let new = self.first_new.filter(|_| self.silent)?;
+        Some(new.duration_since(self.last_old).as_millis())
     }
 }
 

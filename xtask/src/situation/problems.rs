@@ -3,10 +3,12 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Candidate, Facts, ROLLOUT, State};
+use super::{Candidate, Facts, Lost, ROLLOUT, State};
 use crate::data_file::File;
+use crate::kustomization::Pin;
 use crate::report::Observed;
 use crate::span::span;
+use crate::version::Version;
 use crate::workload::{Cause, Kind};
 
 /// One thing that is worth a look.
@@ -42,63 +44,57 @@ pub fn of(facts: &Facts, state: State, safe: &[Candidate]) -> Vec<Problem> {
     running(facts, state, safe, &mut problems);
     schema(facts, safe, &mut problems);
     sources(facts, &mut problems);
-    restore(facts, &mut problems);
+    restore(facts, state, &mut problems);
     by_hand(facts, &mut problems);
     problems
 }
 
 /// Another ledger, or one that lost its tail, comes before all else: nobody is to write on.
 fn ledger(facts: &Facts, problems: &mut Vec<Problem>) {
-    let (Some(now), Some(before)) = (facts.data(), facts.seen_before()) else { return };
-    let name = &facts.environment.name;
-    let at = facts.environment.cluster.as_ref();
-    let at = at.map_or_else(
-        || format!("-n NAMESPACE-OF-{}", name.to_uppercase()),
-        |place| format!("--context {} -n {}", place.context, place.namespace),
-    );
-    let next = || {
-        format!(
-            "kubectl {at} scale deployment dojo --replicas=0, which ends all writes (a controller may have to be paused); then see which volume it mounts"
-        )
+    let what = match facts.lost() {
+        None => return,
+        Some(Lost::Ledger { now, before }) => {
+            format!("the ledger is {now}, and was {before} when it was pinned: another volume")
+        }
+        Some(Lost::Tail { now, before }) => {
+            format!(
+                "the ledger is at sequence {now}, and was at {before} when it was pinned: its tail is lost"
+            )
+        }
     };
-    if now.ledger != before.ledger {
-        problems.push(Problem::wrong(
-            format!(
-                "the ledger is {}, and was {} when it was pinned: another volume",
-                now.ledger, before.ledger
-            ),
-            next(),
-        ));
-        return;
-    }
-    let restored = facts.history().iter().take_while(|change| change.trailers.seen.is_none());
-    let restored = restored.chain(facts.change()).any(|change| change.restore.is_some());
-    if now.sequence < before.sequence && !restored {
-        problems.push(Problem::wrong(
-            format!(
-                "the ledger is at sequence {}, and was at {} when it was pinned: its tail is lost",
-                now.sequence, before.sequence
-            ),
-            next(),
-        ));
+    let next = format!(
+        "kubectl {} scale deployment dojo --replicas=0, which ends all writes (a controller may have to be paused); then see which volume it mounts",
+        at(facts)
+    );
+    problems.push(Problem::wrong(what, next));
+}
+
+/// Where kubectl is to look.
+fn at(facts: &Facts) -> String {
+    match &facts.environment.cluster {
+        Some(place) => format!("--context {} -n {}", place.context, place.namespace),
+        None => format!("-n NAMESPACE-OF-{}", facts.environment.name.to_uppercase()),
     }
 }
 
 fn running(facts: &Facts, state: State, safe: &[Candidate], problems: &mut Vec<Problem>) {
     let name = &facts.environment.name;
+    // Nothing is to run.
+    if facts.pin().is_some_and(Pin::is_nothing) && facts.report().is_none() {
+        return;
+    }
     if let Some(cause) = facts.cause() {
         let next = back_to(facts, cause, safe).unwrap_or_else(|| cause.next.clone());
-        let wrong = is_trouble(cause) && state != State::Ok;
+        // What goes on for longer than a rollout takes is no progress.
+        let wrong = !matches!(state, State::Ok | State::RollingOut);
         problems.push(Problem { what: cause.what.clone(), next: Some(next), wrong });
         return;
     }
     let look = || match &facts.environment.cluster {
-        Some(cluster) => {
-            format!("kubectl --context {} -n {} get pods,events", cluster.context, cluster.namespace)
-        }
+        Some(_) => format!("kubectl {} get pods,events", at(facts)),
         None => format!(
-            "kubectl -n NAMESPACE-OF-{} get pods,events; with `cluster:` in deploy/pipeline.yaml this screen tells it",
-            name.to_uppercase()
+            "kubectl {} get pods,events; with `cluster:` in deploy/pipeline.yaml this screen tells it",
+            at(facts)
         ),
     };
     match (state, &facts.observed) {
@@ -122,10 +118,7 @@ fn running(facts: &Facts, state: State, safe: &[Candidate], problems: &mut Vec<P
             let age = facts.pinned_for().map(|age| format!("{} after the pin", span(age)));
             problems.push(Problem::wrong(
                 format!("{runs} runs, {}", age.unwrap_or_else(|| "which is not pinned".to_owned())),
-                format!(
-                    "see why the controller has not applied infra commit {}; if what runs is right: cargo xtask adopt {name}",
-                    short(commit)
-                ),
+                format!("see why the controller has not applied infra commit {}", short(commit)),
             ));
         }
         (State::Down, _) => problems.push(Problem::wrong("no pod is available", look())),
@@ -164,6 +157,10 @@ fn back_to(facts: &Facts, cause: &Cause, safe: &[Candidate]) -> Option<String> {
         .zip(since)
         .is_some_and(|(pinned, down)| down >= pinned && down.duration_since(pinned) < ROLLOUT);
     let safe = safe.iter().find(|candidate| candidate.opens == Some(true) && !candidate.bad)?;
+    // A hold refuses it, and whoever holds it knows why.
+    if facts.hold().is_some() {
+        return None;
+    }
     (by_image && by_pin).then(|| format!("cargo xtask rollback {} --to {}", facts.environment.name, safe.tag))
 }
 
@@ -175,7 +172,8 @@ fn schema(facts: &Facts, safe: &[Candidate], problems: &mut Vec<Problem>) {
         return;
     }
     let (name, pin) = (&facts.environment.name, facts.pin().map_or("it", |pin| pin.name()));
-    let next = safe.iter().find(|candidate| candidate.opens == Some(true)).map_or_else(
+    let opens = |bad: bool| safe.iter().find(move |safe| safe.opens == Some(true) && safe.bad == bad);
+    let next = opens(false).or(opens(true)).map_or_else(
         || format!("cargo xtask log {name}, for the version that migrated it; then promote that"),
         |candidate| format!("cargo xtask rollback {name} --to {}", candidate.tag),
     );
@@ -203,7 +201,7 @@ fn sources(facts: &Facts, problems: &mut Vec<Problem>) {
             .map_or_else(String::new, |report| format!("v{} runs, and goes on running; ", report.version));
         problems.push(Problem::wrong(format!("{runs}what is pinned is unknown"), again()));
     }
-    let is_asked = facts.pin().is_some_and(|pin| !pin.is_nothing());
+    let is_asked = facts.pin().is_some_and(|pin| !pin.is_nothing() && pin.digest.is_some());
     if let (Err(why), true) = (&facts.labels, is_asked) {
         problems
             .push(Problem::wrong(format!("the registry does not tell of the pinned image: {why}"), again()));
@@ -238,26 +236,33 @@ fn pin(facts: &Facts, problems: &mut Vec<Problem>) {
         problems.push(Problem::note("nothing is pinned yet", Some(format!("cargo xtask promote {name}"))));
         return;
     }
-    let torn = match (&pin.git_ref, &pin.tag) {
-        (Some(git_ref), Some(tag)) if is_version(git_ref) && is_version(tag) => git_ref != tag,
-        _ => false,
-    };
-    if torn {
-        let (git_ref, tag) = (pin.git_ref.as_deref().unwrap_or("none"), pin.name());
+    let (git_ref, tag) = (pin.git_ref.as_deref(), pin.name());
+    let named = [facts.tag.clone(), facts.image().map(|(commit, _)| commit)];
+    let torn = git_ref.is_some_and(|git_ref| named.iter().flatten().all(|name| name != git_ref));
+    let image = facts.labels.as_ref().ok().zip(Version::from_tag(tag));
+    if let Some((labels, _)) = image.filter(|(labels, version)| version.bare() != labels.version) {
         problems.push(Problem::wrong(
-            format!("the pin is torn: manifests of {git_ref}, image {tag}"),
+            format!(
+                "the pin is torn: {tag} with the digest of an image that calls itself {}",
+                labels.version
+            ),
+            format!("cargo xtask promote {name} {tag}"),
+        ));
+    } else if torn && named.iter().flatten().next().is_some() {
+        problems.push(Problem::wrong(
+            format!("the pin is torn: manifests of {}, image {tag}", git_ref.unwrap_or("none")),
             format!("cargo xtask promote {name} {tag}"),
         ));
     } else if !facts.is_fixed() {
-        problems.push(Problem::wrong(
-            format!("{} is pinned without a digest, or by a name that moves", pin.name()),
-            format!("cargo xtask adopt {name}"),
-        ));
+        let runs = facts.report().is_some_and(|report| format!("v{}", report.version) == tag);
+        let next = match Version::from_tag(tag) {
+            // What runs may be what it was before somebody pinned this by hand.
+            Some(_) if !runs => format!("cargo xtask promote {name} {tag}"),
+            _ => format!("cargo xtask adopt {name}"),
+        };
+        problems
+            .push(Problem::wrong(format!("{tag} is pinned without a digest, or by a name that moves"), next));
     }
-}
-
-fn is_version(name: &str) -> bool {
-    crate::version::Version::from_tag(name).is_some()
 }
 
 /// A restore that was asked for, and of which the service does not say that it is done.
@@ -267,18 +272,19 @@ fn pending_restore(facts: &Facts) -> Option<&str> {
     restored.is_none_or(|restored| restored.id != id).then_some(id)
 }
 
-fn restore(facts: &Facts, problems: &mut Vec<Problem>) {
+fn restore(facts: &Facts, state: State, problems: &mut Vec<Problem>) {
     if let (Some(id), Some(_)) = (pending_restore(facts), facts.report()) {
-        problems.push(Problem::wrong(
-            format!("it is to restore {id}, and has not said that it did"),
-            format!("cargo xtask status {} --watch", facts.environment.name),
-        ));
+        problems.push(Problem {
+            what: format!("it is to restore {id}, and has not said that it did"),
+            next: Some(format!("cargo xtask status {} --watch", facts.environment.name)),
+            wrong: state != State::RollingOut,
+        });
     }
 }
 
 fn by_hand(facts: &Facts, problems: &mut Vec<Problem>) {
     let Some(change) = facts.change().filter(|change| change.is_foreign()) else { return };
-    if facts.pin().is_none_or(crate::kustomization::Pin::is_nothing) {
+    if facts.pin().is_none_or(Pin::is_nothing) {
         return;
     }
     problems.push(Problem::note(

@@ -67,9 +67,7 @@ impl Situation {
             lines.extend(facts.cluster_line().map(|line| ("cluster", line)));
         }
         // No other image brings a lost ledger back.
-        if facts.is_its_ledger() != Some(false)
-            || facts.history().iter().any(|change| change.restore.is_some())
-        {
+        if facts.lost().is_none() {
             lines.extend(self.safe_line().map(|line| ("safe", line)));
         }
         let help = facts.last_words().and_then(|words| words.help.clone());

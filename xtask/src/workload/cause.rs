@@ -173,7 +173,7 @@ fn same_image(a: &str, b: &str) -> bool {
     }
 }
 
-/// `v0.2.0` of `ghcr.io/blogle/dojo:v0.2.0@sha256:…`; the short digest where there is no tag.
+/// `v0.2.0` of `HOST/OWNER/NAME:v0.2.0@sha256:…`; the short digest where there is no tag.
 pub fn tag(image: &str) -> &str {
     let (name, digest) = image.split_once('@').unwrap_or((image, ""));
     let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, tag)| tag);

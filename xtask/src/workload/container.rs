@@ -138,16 +138,11 @@ fn crash(state: State<'_>, pod: &Value, role: Role, status: &Value, end: &Value)
         return Cause::new(other, format!("{who} failed: {reason}, exit code {code}"), logs());
     };
     let told = words::tell(&words, code, other);
-    let environment = state.expected.environment;
     let next = match told.kind {
         Kind::DiskFull => enlarge(state, pod),
         Kind::WrongVolume => state.kubectl(&format!("describe persistentvolumeclaims {}", claim(pod))),
         Kind::LockHeld => state.kubectl("get pods -o wide"),
-        // A migration is done whole or not at all: what ran before works with the file, unless it says otherwise.
-        Kind::SchemaAhead | Kind::InitFailed | Kind::ServiceFailed => {
-            let schema = words.data.as_ref().map(|data| format!(" --file-schema {}", data.schema.current));
-            format!("cargo xtask rollback {environment}{}", schema.unwrap_or_default())
-        }
+        // Whether what ran before would do better is for who knows the pins.
         _ => logs(),
     };
     Cause { words: Some(words), ..Cause::new(told.kind, format!("{who} failed{}", told.what), next) }

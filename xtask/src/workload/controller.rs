@@ -33,7 +33,10 @@ pub fn not_applied(state: State<'_>, what: &str) -> Cause {
         return unsynced(String::new(), look(state, controller, "get"));
     };
     let reached = revision(controller, object);
-    let unreached = reached.zip(state.expected.commit).filter(|(reached, wanted)| reached != wanted);
+    // A branch goes on after the pin: its head has the pin too.
+    let unreached = reached.zip(state.expected.commit);
+    let unreached =
+        unreached.filter(|(reached, wanted)| reached != wanted && Some(*reached) != state.expected.head);
     if is_suspended(controller, object) {
         return unsynced(": Flux is suspended here".to_owned(), flux(state, controller, "resume", ""));
     }

@@ -51,8 +51,13 @@ fn workload(found: &Found) -> Workload {
         };
     let place = place(controller);
     let image = PINNED.replace("DIGEST", Digest::of(b"v0.2.0").hex());
-    let expected =
-        Expected { environment: "production", place: &place, image: Some(&image), commit: Some(COMMIT) };
+    let expected = Expected {
+        environment: "production",
+        place: &place,
+        image: Some(&image),
+        commit: Some(COMMIT),
+        head: None,
+    };
     read(found, &expected, now())
 }
 
@@ -196,7 +201,7 @@ const STATES: &[(&str, &str, &str, &str)] = &[
         "init_migration_failed",
         "init_failed",
         "init failed, migration 0007: Constraint Error: NOT NULL constraint failed: attachment.sha256",
-        "cargo xtask rollback production --file-schema 6",
+        "@ logs POD -c migrate --previous --tail=20",
     ),
     (
         "init_wrong_volume",
@@ -208,7 +213,7 @@ const STATES: &[(&str, &str, &str, &str)] = &[
         "init_schema_ahead",
         "schema_ahead",
         "init failed, schema ahead: refused /data/ledger.duckdb: the file is at schema 8 (written by dojo 0.3.0) and this dojo 0.2.0 knows schema 7",
-        "cargo xtask rollback production --file-schema 8",
+        "@ logs POD -c migrate --previous --tail=20",
     ),
     (
         "init_lock_held",
@@ -229,7 +234,7 @@ const STATES: &[(&str, &str, &str, &str)] = &[
         "service_crash",
         "service_failed",
         "service failed: cannot listen on 0.0.0.0:8000: Address already in use (os error 98)",
-        "cargo xtask rollback production --file-schema 7",
+        "@ logs POD -c dojo --previous --tail=20",
     ),
     (
         "service_config",

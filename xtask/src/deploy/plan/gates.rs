@@ -7,6 +7,7 @@ use super::{Facts, Verb, schema};
 use crate::checks::State;
 use crate::fault::{Fault, Kind};
 use crate::gate::{Override, PinGate};
+use crate::image::is_fixed;
 use crate::pipeline::Accepts;
 use crate::report::Observed;
 use crate::span::span;
@@ -241,6 +242,14 @@ fn accepts(facts: &Facts, problems: &mut Vec<Problem>) {
 fn drift(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
     let (name, from, to) = (&facts.environment.name, facts.from.pin.name(), &facts.to.name);
     match &facts.lost.broken {
+        // Somebody may have pinned it by hand a moment ago.
+        Some(why) if facts.from.pin.digest.is_none() && is_fixed(from) && from != to => {
+            problems.push(Problem::new(
+                PinGate::Drift,
+                format!("{name} is pinned to {from} ({why}), and runs {to}: it may only not have arrived yet"),
+                format!("to pin what was meant: cargo xtask promote {name} {from}"),
+            ));
+        }
         Some(why) => notes.push(format!("what was pinned is not kept: {why}")),
         None if facts.from_digest.as_ref() == Some(&facts.to.digest) => {}
         None => problems.push(Problem::new(
