@@ -362,3 +362,89 @@ fn a_watch_prints_each_change_and_leaves_nothing_when_it_is_ended() {
     let left: Vec<_> = fs::read_dir(&operator.temporary).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn a_restore_on_its_way_is_no_trouble_and_takes_the_sequence_back() {
+    let (stage, operator) = stage();
+    let production = stage.service("production");
+    operator.ends(0, &["promote", "production", "v0.4.0", "--yes"]);
+    operator.ends(0, &["status"]);
+    production.set_frozen(true);
+    let backup = json!([{ "id": "ledger-schema1-seq3", "schema": 1, "sequence": 3, "made_at": "2026-01-02T03:04:05Z" }]);
+    production.set("backups", backup);
+    operator.ends(0, &["rollback", "--to", "v0.3.0", "--restore", "ledger-schema1-seq3", "--yes"]);
+    // The old one still has the newer file, which the restore is to replace.
+    let said = operator.ends(0, &["status", "production", "--check"]);
+    assert!(said.starts_with("production v0.3.0 rolling out: pinned "), "{said}");
+    assert!(
+        said.contains("  also     it is to restore ledger-schema1-seq3, and has not said that it did"),
+        "{said}"
+    );
+    assert!(!said.contains("refuses the file"), "{said}");
+
+    production.set_frozen(false);
+    production.set_file_schema(1);
+    production.set("restored", json!({ "id": "ledger-schema1-seq3", "at": "2026-01-03T00:00:00Z" }));
+    production.set("ledger", json!({ "id": "ledger-of-production", "sequence": 3 }));
+    // A promotion that saw nothing does not make a loss of it.
+    production.set_silent(true);
+    operator.ends(
+        0,
+        &[
+            "promote",
+            "production",
+            "v0.2.0",
+            "--override",
+            "after",
+            "--override",
+            "restore",
+            "--file-schema",
+            "1",
+            "--because",
+            "x",
+            "--yes",
+        ],
+    );
+    production.set_silent(false);
+    let said = operator.ends(0, &["status", "production", "--check"]);
+    assert!(said.starts_with("production v0.2.0 ok, up "), "{said}");
+}
+
+#[test]
+fn a_pin_that_is_not_one_thing_is_wrong_though_it_runs() {
+    let (stage, operator) = stage();
+    let work = tempfile::tempdir().unwrap();
+    let git = |args: &[&str]| project::run("git", args, work.path());
+    git(&["clone", "--quiet", &stage.path(), "."]);
+    let file = work.path().join("dojo/production/kustomization.yaml");
+    let whole = fs::read_to_string(&file).unwrap();
+    let by_hand = |from: &str, to: &str| {
+        assert!(whole.contains(from), "{whole}");
+        fs::write(&file, whole.replace(from, to)).unwrap();
+        git(&[
+            "-c",
+            "user.name=Eve",
+            "-c",
+            "user.email=e@x",
+            "commit",
+            "--quiet",
+            "--all",
+            "--message",
+            "by hand",
+        ]);
+        git(&["push", "--quiet"]);
+        operator.ends(1, &["status", "production", "--check"])
+    };
+    let said = by_hand("?ref=v0.3.0", "?ref=v0.2.0");
+    assert!(said.contains("the pin is torn: manifests of v0.2.0, image v0.3.0"), "{said}");
+    let said = by_hand("newTag: v0.3.0", "newTag: v0.2.0");
+    assert!(
+        said.contains("the pin is torn: v0.2.0 with the digest of an image that calls itself 0.3.0"),
+        "{said}"
+    );
+    assert!(
+        said.contains("the pin was made by hand, or by another tool: infra commit ")
+            && said.contains(" of Eve"),
+        "{said}"
+    );
+}

@@ -11,6 +11,7 @@ use crate::data_file::File;
 use crate::history::Change;
 use crate::report::{Observed, Report};
 use crate::span::{since, span};
+use crate::workload::{Cause, Kind};
 
 /// How many images to go back to are shown.
 const SAFE: usize = 5;
@@ -67,10 +68,13 @@ impl Situation {
             lines.extend(facts.cluster_line().map(|line| ("cluster", line)));
         }
         // No other image brings a lost ledger back.
-        if facts.lost().is_none() {
-            lines.extend(self.safe_line().map(|line| ("safe", line)));
+        let no_ledger = facts.cause().is_some_and(|cause| cause.kind == Kind::WrongVolume);
+        if facts.lost().is_none() && !no_ledger {
+            lines.extend(self.safe_line().map(|line| ("go back", line)));
         }
-        let help = facts.last_words().and_then(|words| words.help.clone());
+        // What dojo advises for a fresh volume, or for any newer file, would do harm here.
+        let other = |cause: &&Cause| !matches!(cause.kind, Kind::WrongVolume | Kind::SchemaAhead);
+        let help = facts.cause().filter(other).and_then(|cause| cause.words.as_ref()?.help.clone());
         lines.extend(help.map(|help| ("says", help)));
         let first = usize::from(self.headline_tells());
         lines.extend(self.problems.iter().skip(first).map(|problem| ("also", problem.what.clone())));
@@ -100,10 +104,15 @@ impl Situation {
     /// How to go back where nobody sees the data file.
     fn way_back(&self) -> Option<String> {
         let stuck = matches!(self.state, State::Down | State::NoAnswer) && self.is_wrong();
+        // Another image would meet the same volume.
+        let by_volume = self.facts.cause().is_some_and(|cause| {
+            matches!(cause.kind, Kind::WrongVolume | Kind::VolumeAttached | Kind::Volume | Kind::Terminating)
+        });
+        let stuck = stuck && !by_volume;
         let unknown = self.safe.iter().any(|candidate| candidate.opens.is_none() && !candidate.bad);
         (stuck && unknown).then(|| {
             let name = &self.facts.environment.name;
-            format!("go back: read the file's schema N (`dojo migrate --plan`, docs/promoting.md), then cargo xtask rollback {name} --file-schema N")
+            format!("to go back: read the file's schema N (`dojo migrate --plan` in a pod with the volume, docs/promoting.md), then cargo xtask rollback {name} --file-schema N")
         })
     }
 
@@ -124,7 +133,8 @@ impl Situation {
             file => file.range(),
         };
         let mut groups: Vec<(Vec<&str>, &Candidate)> = Vec::new();
-        for candidate in self.safe.iter().take(SAFE) {
+        let (good, bad): (Vec<_>, Vec<_>) = self.safe.iter().partition(|candidate| !candidate.bad);
+        for candidate in good.into_iter().chain(bad).take(SAFE) {
             let alike = |other: &Candidate| {
                 (other.opens, other.schema, other.bad) == (candidate.opens, candidate.schema, candidate.bad)
             };
