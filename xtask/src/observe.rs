@@ -28,7 +28,6 @@ const REMOTE: Duration = Duration::from_secs(8);
 const GIT: Duration = Duration::from_secs(7);
 /// How long a service may take for its two answers.
 const SERVICE: Duration = Duration::from_secs(7);
-
 /// How long a cluster may take; kubectl has less.
 const CLUSTER: Duration = Duration::from_secs(8);
 

@@ -1,5 +1,6 @@
 //! What a running service says of itself at `/version` and `/readyz`.
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::image::Schema;
@@ -63,6 +64,13 @@ pub struct Schemas {
     pub binary: u32,
     pub file: u32,
     pub file_oldest_binary: u32,
+}
+
+impl Version {
+    /// For how long it has been serving.
+    pub fn uptime(&self) -> Option<SignedDuration> {
+        self.uptime_seconds.and_then(|seconds| i64::try_from(seconds).ok()).map(SignedDuration::from_secs)
+    }
 }
 
 impl Schemas {

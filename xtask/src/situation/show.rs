@@ -45,11 +45,7 @@ impl Situation {
     fn lasts(&self) -> Option<SignedDuration> {
         let facts = &self.facts;
         match self.state {
-            State::Ok => facts
-                .report()?
-                .uptime_seconds
-                .and_then(|seconds| i64::try_from(seconds).ok())
-                .map(SignedDuration::from_secs),
+            State::Ok => facts.report()?.uptime(),
             State::Down => facts.workload()?.down_since.map(|then| since(then, facts.now)),
             _ => None,
         }
@@ -215,9 +211,7 @@ impl Facts {
             Observed::Reports(report) => report,
         };
         let ready = if *ready { "ready" } else { "NOT ready" };
-        let uptime = version.uptime_seconds.and_then(|seconds| i64::try_from(seconds).ok());
-        let uptime = uptime
-            .map_or_else(String::new, |seconds| format!(", up {}", span(SignedDuration::from_secs(seconds))));
+        let uptime = version.uptime().map_or_else(String::new, |uptime| format!(", up {}", span(uptime)));
         let commit = version.commit.get(..12).unwrap_or(&version.commit);
         format!("v{} of commit {commit}, {ready}{uptime}", version.version)
     }
@@ -306,11 +300,7 @@ impl Facts {
         if self.report().is_some_and(|mine| mine.commit == report.commit) {
             return None;
         }
-        let uptime = report
-            .uptime_seconds
-            .and_then(|seconds| i64::try_from(seconds).ok())
-            .map(SignedDuration::from_secs);
-        Some(match uptime {
+        Some(match report.uptime() {
             Some(uptime) if uptime >= soak => {
                 format!("{name} has run v{} for {}, of {}: enough", report.version, span(uptime), span(soak))
             }

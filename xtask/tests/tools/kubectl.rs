@@ -5,10 +5,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::environments::Operator;
+use crate::environments::{Environments, Operator};
 
 const SCRIPT: &str = r#"#!/bin/sh
 case "$1 $2" in
@@ -85,4 +86,35 @@ impl Kubectl {
     pub fn applied(&self) -> String {
         fs::read_to_string(self.0.path().join("applied")).unwrap()
     }
+}
+
+/// A recorded state, told of the images and the ledger of this stage: v0.4.0 in the place of v0.2.0, after v0.3.0.
+pub fn recorded(stage: &Environments, name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster");
+    let mut text = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
+    let digest = |tag: &str| stage.image(tag).digest.trim_start_matches("sha256:").to_owned();
+    for (from, to) in [
+        ("9fbe06d0103176b8a075ad1f2be9c8b041485afdbe442ba33d16a01769892b04", digest("v0.4.0").as_str()),
+        ("8c807b66253a61439efeeaf99bc84231ab1533fbfef98ae9451baddd7e62d32e", &digest("v0.3.0")),
+        ("v0.2.0", "v0.4.0"),
+        ("v0.1.0", "v0.3.0"),
+        ("schema 6, oldest binary 5", "schema 1, oldest binary 1"),
+        (
+            "ledger 0193a1d2-7c4e-7f10-9b3a-5d6e7f809102, sequence 4211",
+            "ledger ledger-of-production, sequence 7",
+        ),
+        ("ledger-schema6-seq4211", "ledger-schema1-seq7"),
+        ("schema 6:", "schema 1:"),
+    ] {
+        text = text.replace(from, to);
+    }
+    let mut parts = text.split("\"@");
+    let mut told = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (seconds, rest) = part.split_once("s\"").unwrap();
+        let at = jiff::Timestamp::now().as_second() + seconds.parse::<i64>().unwrap();
+        let time = jiff::Timestamp::from_second(at).unwrap();
+        told += &format!("\"{time}\"{rest}");
+    }
+    told
 }

@@ -306,8 +306,7 @@ fn before(facts: &Facts, notes: &mut Vec<String>, problems: &mut Vec<Problem>) {
         ));
         return;
     }
-    let seconds = report.version.uptime_seconds.and_then(|seconds| i64::try_from(seconds).ok());
-    let uptime = seconds.map(SignedDuration::from_secs);
+    let uptime = report.version.uptime();
     let since = uptime.map_or_else(String::new, |uptime| format!(", for {}", span(uptime)));
     notes.push(format!("{name} runs it{since}, and is ready"));
     soak(facts, name, uptime, problems);
